@@ -1,0 +1,70 @@
+"""Everything that can go wrong with a name of its own.
+
+    TagmillError
+    ├── InvalidMessage       the message cannot be done as it is; parked with this text as the reason
+    │   ├── UnknownLabelSet  no such label set; the text lists the known ones
+    │   └── UnsupportedVersion  written by a newer major version than this worker speaks
+    ├── SettingsError        the configuration is wrong; carries every problem at once
+    ├── ModelRefused         the checkpoint cannot be served; says why and what to do
+    ├── EngineError          the device failed; nothing of the pass was scored
+    │   ├── DeviceOutOfMemory   it did not fit; a smaller pass may
+    │   ├── EngineDied          the engine's process is gone
+    │   └── NotFinite           the model answered NaN or Inf
+    └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
+
+The text of an error is read by people: it says what was expected, what came, and what to do. It never
+contains customer text, since it ends up in results, logs and Flower.
+"""
+
+from collections.abc import Sequence
+
+
+class TagmillError(Exception):
+    """Base of every error of this project."""
+
+
+class InvalidMessage(TagmillError):
+    """The message cannot be done as it is; trying again would not help."""
+
+
+class UnknownLabelSet(InvalidMessage):
+    """The message names a label set that this worker does not know."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no label set {name!r}; this worker knows: {', '.join(known) or 'none'}")
+
+
+class UnsupportedVersion(InvalidMessage):
+    """The message was written by a newer major version of the contract."""
+
+
+class SettingsError(TagmillError):
+    """The configuration is wrong. ``problems`` holds every one, each with its remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ModelRefused(TagmillError):
+    """The checkpoint cannot be served."""
+
+
+class EngineError(TagmillError):
+    """The device failed; nothing of the pass was scored."""
+
+
+class DeviceOutOfMemory(EngineError):
+    """The pass did not fit into the device's memory; a smaller one may."""
+
+
+class EngineDied(EngineError):
+    """The engine's process ended or was ended by the watchdog."""
+
+
+class NotFinite(EngineError):
+    """The model answered NaN or Inf for this text."""
+
+
+class StoreUnavailable(TagmillError):
+    """A store that must not be skipped cannot be reached; the work has to wait."""
