@@ -37,7 +37,7 @@ class LabelSet:
     labels: tuple[str, ...]
     multi_label: bool = False
     template: str | None = None
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
 
 
 class _LabelSetFile(BaseModel):

@@ -7,7 +7,7 @@ Schema of these models is generated into ``docs/message-contract.md``.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Annotated, Any, Final, TypeVar
 
@@ -143,8 +143,8 @@ class Decoder:
     book: LabelBook
     model: str
     default_template: str
-    limits: Limits = Limits()
-    policy: Policy = Policy()
+    limits: Limits = field(default_factory=Limits)
+    policy: Policy = field(default_factory=Policy)
     """For labels that come with the message; a label set brings its own."""
 
     def one(self, task_name: str, body: object, *, task_id: str) -> TagTask:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tagging.errors import TagmillError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tagged:
@@ -15,17 +17,15 @@ class Tagged:
 class Retry:
     """Not done through no fault of the message; to be tried again later."""
 
-    reason: str
-    cause: BaseException | None = None
+    cause: TagmillError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dead:
-    """Parked in the dead letters with its reason; trying again would not help."""
+    """Parked in the dead letters; trying again would not help."""
 
-    reason: str
-    error: str
-    """Name of the error's class."""
+    cause: TagmillError
+    """Its text is the reason that people read."""
 
 
 Verdict = Tagged | Retry | Dead

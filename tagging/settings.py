@@ -1,0 +1,331 @@
+"""Settings: ``config/app.toml``, overridden by ``TAGMILL_*`` environment variables, typed, frozen and checked together.
+
+``TAGMILL_BROKER__URL`` is ``url`` in the section ``[broker]``. ``load`` reports every problem at once, each with its
+remedy, and remembers where each value came from (``tagmill config show``).
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from tagging.errors import SettingsError
+from tagging.labels import Policy, Share
+from tagging.messages import MAX_ITEMS, MAX_LABELS, MAX_TEXT_CHARS, Limits
+
+ENV_PREFIX: Final = "TAGMILL_"
+CONFIG_DIR_VARIABLE: Final = "TAGMILL_CONFIG_DIR"
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BrokerSettings(_Section):
+    """Where messages come from."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss://, amqp:// or amqps://")
+    prefetch: int = Field(
+        0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
+    )
+    visibility_timeout_s: int = Field(600, ge=10, description="Redis: after this an unacknowledged message comes back.")
+    heartbeat_s: int = Field(10, ge=0, description="RabbitMQ: seconds between heartbeats.")
+
+
+class ResultsSettings(_Section):
+    """Where Celery's results go."""
+
+    url: str = "redis://127.0.0.1:6379/1"
+    expires_s: int = Field(86_400, ge=60)
+
+
+class CacheSettings(_Section):
+    """Answers of a minute ago."""
+
+    url: str = Field("redis://127.0.0.1:6379/1", description="Empty: only the worker's own memory is used.")
+    ttl_s: int = Field(3600, ge=1)
+    local_entries: int = Field(20_000, ge=0)
+    timeout_ms: int = Field(50, ge=1)
+    pepper: SecretStr = Field(SecretStr(""), description="Keys the digests, so that short texts cannot be guessed.")
+
+
+class LedgerSettings(_Section):
+    """The database of tags that stand and of dead letters."""
+
+    url: str = Field("sqlite:///tagmill.db", description="sqlite:///file or postgresql://")
+
+
+class ModelSettings(_Section):
+    """What answers."""
+
+    name: str = Field("demo", description="A name in config/models.toml, a checkpoint's folder, or `fake`.")
+    precision: Precision = Field("auto", description="auto: float16 on CUDA, float32 on CPU.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    max_tokens_per_pass: int = Field(8192, ge=512, description="Padded tokens that the device computes at once.")
+    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0: as many as the cores it may use.")
+    cache_dir: str = Field("~/.cache/tagmill", description="Converted and downloaded checkpoints.")
+    protect_special_tokens: bool = Field(
+        True, description="A text's own [SEP] or [MASK] stays text. False: as ModelScope, where it becomes the token."
+    )
+    self_test: bool = Field(True, description="Refuse to serve a model that fails an obvious pair.")
+    isolate: bool = Field(True, description="Run the engine in a process of its own.")
+    timeout_s: float = Field(120.0, gt=0, description="A device call that takes longer is ended.")
+
+
+class BatchingSettings(_Section):
+    """When a batch leaves for the device."""
+
+    max_messages: int = Field(32, ge=1)
+    max_tokens: int = Field(32_768, ge=512, description="Padded tokens of a batch's pairs, estimated.")
+    max_wait_ms: float = Field(10.0, ge=0)
+    bulk_every: int = Field(
+        8, ge=1, description="One batch in so many starts with bulk work, so that it never starves."
+    )
+    drain_s: float = Field(25.0, ge=0, description="A graceful stop finishes what was fetched, for at most this long.")
+
+
+class LabelsSettings(_Section):
+    """Which labels may be asked."""
+
+    max_per_request: int = Field(MAX_LABELS, ge=1, le=1000)
+    max_per_set: int = Field(100, ge=1, le=1000)
+    apply_at: Share = 0.5
+    suggest_at: Share = 0.3
+
+
+class TextsSettings(_Section):
+    """Which texts may be asked about."""
+
+    max_chars: int = Field(MAX_TEXT_CHARS, ge=1)
+    max_items: int = Field(MAX_ITEMS, ge=1, description="Texts in one tag_many.")
+
+
+class RetriesSettings(_Section):
+    """What happens when the device fails through no fault of the message."""
+
+    max_attempts: int = Field(4, ge=1)
+    backoff_s: float = Field(2.0, gt=0)
+    backoff_max_s: float = Field(60.0, gt=0)
+
+
+class FlowerSettings(_Section):
+    """``tagmill flower``."""
+
+    address: str = "127.0.0.1"
+    port: int = Field(5555, ge=1, le=65535)
+    user: str = "tagmill"
+    password: SecretStr = Field(SecretStr(""), description="Empty: one is made at each start and printed.")
+    read_only: bool = True
+
+
+class LogSettings(_Section):
+    """Log events on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section):
+    """Everything that a process of Tagmill can be told."""
+
+    broker: BrokerSettings = BrokerSettings()
+    results: ResultsSettings = ResultsSettings()
+    cache: CacheSettings = CacheSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    model: ModelSettings = ModelSettings()
+    batching: BatchingSettings = BatchingSettings()
+    labels: LabelsSettings = LabelsSettings()
+    texts: TextsSettings = TextsSettings()
+    retries: RetriesSettings = RetriesSettings()
+    flower: FlowerSettings = FlowerSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def prefetch(self) -> int:
+        """Messages fetched ahead: the one set, or enough for a batch running, one ready and one growing."""
+        return self.broker.prefetch or 3 * self.batching.max_messages
+
+    @property
+    def limits(self) -> Limits:
+        """The message limits of this deployment."""
+        return Limits(
+            max_labels=self.labels.max_per_request,
+            max_text_chars=self.texts.max_chars,
+            max_items=self.texts.max_items,
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """When a score becomes a tag, for labels that come with the message."""
+        return Policy(apply_at=self.labels.apply_at, suggest_at=self.labels.suggest_at)
+
+    @property
+    def uses_redis_broker(self) -> bool:
+        """Whether messages travel through Redis rather than RabbitMQ."""
+        return urlsplit(self.broker.url).scheme in REDIS_SCHEMES
+
+
+REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings, where each value came from, and the folder that was read."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """``broker.url`` to ``default``, the file's path, or the variable's name."""
+    config_dir: Path
+
+
+def load(*, environ: Mapping[str, str] | None = None, config_dir: Path | None = None) -> Loaded:
+    """The settings of this process.
+
+    Args:
+        environ: Environment; this process's by default.
+        config_dir: Folder of ``app.toml``; by default ``TAGMILL_CONFIG_DIR``, ``./config``, or the one beside the code.
+
+    Raises:
+        SettingsError: Holds every problem, each with its remedy.
+    """
+    environ = os.environ if environ is None else environ
+    folder = config_dir or find_config_dir(environ)
+    path = folder / "app.toml"
+    problems: list[str] = []
+    from_file = _read_toml(path, problems)
+    from_env = dict(_read_environ(environ, problems))
+    values = _merge(from_file, from_env)
+    settings = _validate(values, from_env, path, problems)
+    if settings is not None:
+        problems += _disagreements(settings)
+    if problems or settings is None:
+        raise SettingsError(problems)
+    origins = {
+        name: (from_env[name][0] if name in from_env else str(path) if _has(from_file, name) else "default")
+        for name, _ in leaves(settings)
+    }
+    return Loaded(settings=settings, origins=origins, config_dir=folder)
+
+
+def find_config_dir(environ: Mapping[str, str]) -> Path:
+    """Where the configuration lies: the variable, the working folder, or beside the code."""
+    if given := environ.get(CONFIG_DIR_VARIABLE):
+        return Path(given)
+    local = Path("config")
+    return local.resolve() if (local / "app.toml").is_file() else Path(__file__).resolve().parent.parent / "config"
+
+
+def leaves(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Each setting's dotted name and value."""
+    for section in type(settings).model_fields:
+        values = getattr(settings, section)
+        for name in type(values).model_fields:
+            yield f"{section}.{name}", getattr(values, name)
+
+
+def masked(value: object) -> str:
+    """The value as it may be shown: secrets and passwords in URLs become stars."""
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    text = str(value)
+    return mask_url(text) if "://" in text else text
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password as stars."""
+    try:
+        parts = urlsplit(url)
+        if parts.password is None:
+            return url
+        netloc = f"{parts.username or ''}:********@{parts.netloc.rpartition('@')[2]}"
+        return urlunsplit(parts._replace(netloc=netloc))
+    except ValueError:
+        return "********"
+
+
+def _read_toml(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+        problems.append(f"{path}: {e}")
+        return {}
+    sections = {name: values for name, values in raw.items() if isinstance(values, dict)}
+    problems += [f"{path}: {name!r} stands outside a section" for name in raw.keys() - sections.keys()]
+    return sections
+
+
+def _read_environ(environ: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """``broker.url`` with the variable's name and its value, for each ``TAGMILL_BROKER__URL``."""
+    known = {name for name, _ in leaves(Settings())}
+    for variable, value in environ.items():
+        name = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        if variable == CONFIG_DIR_VARIABLE or not variable.startswith(ENV_PREFIX) or "__" not in variable:
+            continue
+        if name in known:
+            yield name, (variable, value)
+        else:
+            problems.append(f"{variable}: there is no setting {name}; `tagmill config show` lists them")
+
+
+def _merge(from_file: Mapping[str, Mapping[str, Any]], from_env: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {section: dict(values) for section, values in from_file.items()}
+    for name, (_, value) in from_env.items():
+        section, _, key = name.partition(".")
+        merged.setdefault(section, {})[key] = value
+    return merged
+
+
+def _validate(
+    values: dict[str, Any], from_env: Mapping[str, tuple[str, str]], path: Path, problems: list[str]
+) -> Settings | None:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as e:
+        for problem in e.errors(include_input=False, include_url=False, include_context=False):
+            name = ".".join(str(part) for part in problem["loc"])
+            where = from_env[name][0] if name in from_env else str(path)
+            text = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+            problems.append(f"{name}: {text} (in {where})")
+        return None
+
+
+def _disagreements(settings: Settings) -> Iterator[str]:
+    """Settings that are fine one by one and wrong together."""
+    s = settings
+    if s.broker.prefetch and s.broker.prefetch < s.batching.max_messages:
+        yield (
+            f"broker.prefetch is {s.broker.prefetch} but batching.max_messages is {s.batching.max_messages}: batches "
+            f"would never fill.\n    Set broker.prefetch to {3 * s.batching.max_messages} in config/app.toml, or "
+            f"TAGMILL_BROKER__PREFETCH={3 * s.batching.max_messages}; 0 chooses it by itself."
+        )
+    scheme = urlsplit(s.broker.url).scheme
+    if scheme not in (*REDIS_SCHEMES, *AMQP_SCHEMES):
+        yield f"broker.url: {scheme or 'no scheme'} is no broker that we know; use redis:// or amqp://"
+    if s.cache.url and urlsplit(s.cache.url).scheme not in REDIS_SCHEMES:
+        yield "cache.url: use redis:// or rediss://, or leave it empty to cache in the worker's memory only"
+    if urlsplit(s.ledger.url).scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        yield "ledger.url: use sqlite:///file or postgresql://user:password@host/database"
+    if s.labels.suggest_at > s.labels.apply_at:
+        yield f"labels.suggest_at {s.labels.suggest_at} is above labels.apply_at {s.labels.apply_at}; set it lower"
+    if s.retries.backoff_s > s.retries.backoff_max_s:
+        yield f"retries.backoff_s {s.retries.backoff_s} is above retries.backoff_max_s {s.retries.backoff_max_s}"
+    longest_s = s.batching.drain_s + 2 * s.model.timeout_s
+    if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
+        yield (
+            f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a message can be held for "
+            f"{longest_s:.0f} s (batching.drain_s + 2 x model.timeout_s): it would come back while it runs.\n"
+            f"    Set broker.visibility_timeout_s to {2 * longest_s:.0f} or more."
+        )
+
+
+def _has(sections: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    section, _, key = name.partition(".")
+    return key in sections.get(section, {})
