@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from tagging.answers import Answer
+from tagging.answers import Answer, CacheTier
 from tagging.messages import TagTask
 
 
@@ -91,10 +91,17 @@ CachedLogits = Sequence[Logit]
 """One for each hypothesis of the set, in the order of the sorted hypotheses."""
 
 
+class Hit(NamedTuple):
+    """What a cache knew, and which one."""
+
+    logits: CachedLogits
+    tier: CacheTier
+
+
 class ResultCache(Protocol):
     """Answers of a minute ago. Losing it costs time, never answers; no raw text in any key; never raises."""
 
-    def get_many(self, keys: Sequence[CacheKey]) -> list[CachedLogits | None]:
+    def get_many(self, keys: Sequence[CacheKey]) -> list[Hit | None]:
         """What is known, in one read, in the order of the keys."""
         ...
 

@@ -1,0 +1,107 @@
+"""Messages that never reach a batch are parked, and whoever waits for the result is told."""
+
+from types import SimpleNamespace
+from typing import Any, Final
+
+import structlog
+from celery import signals
+from celery.worker.consumer import Consumer as StockConsumer
+from kombu.exceptions import ContentDisallowed
+
+from tagging.errors import InvalidMessage, StoreUnavailable
+from workers.ports import DeadLetter, DeadLetters
+
+log = structlog.get_logger()
+
+_KEPT_CHARS: Final = 100_000
+
+
+class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
+    """Celery's consumer, except that it drops nothing and logs no body.
+
+    The stock one logs an undecodable message with its body and acknowledges it, which is how tickets vanish.
+    """
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """The body is not what its content type says, or of a type that is not accepted."""
+        if isinstance(exc, ContentDisallowed):
+            reason = f"content type {message.content_type!r} is refused; send JSON"
+        else:
+            reason = f"the body cannot be read as {message.content_type or 'anything'}: {type(exc).__name__}"
+        self._park(message, reason, exc)
+
+    def on_unknown_message(self, body: object, message: Any) -> None:
+        """Not a Celery message."""
+        self._park(message, "not a Celery message: the header 'task' is missing", None)
+
+    def on_unknown_task(self, body: object, message: Any, exc: Exception) -> None:
+        """A task that this worker does not have."""
+        name = (message.headers or {}).get("task", "?")
+        self._park(
+            message,
+            f"no task {str(name)[:80]!r} here; this worker does tagmill.tag_ticket, "
+            "tagmill.tag_comment and tagmill.tag_many",
+            exc,
+        )
+
+    def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
+        """A Celery message whose parts do not fit together."""
+        if isinstance(exc, ContentDisallowed):
+            self.on_decode_error(message, exc)
+        else:
+            self._park(message, str(exc), exc)
+
+    def _park(self, message: Any, reason: str, exc: Exception | None) -> None:
+        headers = message.headers or {}
+        id_ = str(headers.get("id") or message.properties.get("correlation_id") or message.delivery_tag)
+        name = str(headers.get("task", ""))
+        letter = DeadLetter(
+            id=id_[:256],
+            task=name[:256],
+            queue=str(message.delivery_info.get("routing_key") or ""),
+            reason=f"InvalidMessage: {reason}",
+            attempts=1,
+            payload=_as_text(message.body),
+        )
+        try:
+            self._dead_letters.park([letter])
+        except StoreUnavailable as e:
+            # Left unacknowledged: the broker brings it back, and the ledger may be there by then.
+            log.error("message.not_parked", id=id_, cause=str(e))
+            return
+        log.warning("message.parked", id=id_, reason=reason, attempts=1)
+        message.ack_log_error(log, self.connection_errors)
+        self._announce_failure(id_, name, reason, headers, message)
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    @property
+    def _dead_letters(self) -> DeadLetters:
+        letters: DeadLetters = self.app.dead_letters
+        return letters
+
+    def _announce_failure(self, id_: str, name: str, reason: str, headers: dict[str, Any], message: Any) -> None:
+        if "id" not in headers:
+            return  # nobody can be waiting for it
+        error = InvalidMessage(reason)
+        request = SimpleNamespace(
+            id=id_,
+            name=name,
+            chord=None,
+            errbacks=None,
+            root_id=headers.get("root_id"),
+            group=headers.get("group"),
+            correlation_id=message.properties.get("correlation_id"),
+            reply_to=message.properties.get("reply_to"),
+        )
+        try:
+            self.app.backend.mark_as_failure(id_, error, request=request)
+        except Exception as e:  # noqa: BLE001  # the message is parked; nothing here may end the consumer
+            log.error("result.not_stored", id=id_, cause=repr(e))
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-received", uuid=id_, name=name, args="<unreadable>", kwargs="{}")
+            self.event_dispatcher.send("task-failed", uuid=id_, exception=repr(error), traceback="")
+
+
+def _as_text(body: object) -> str:
+    text = body.decode("utf-8", "backslashreplace") if isinstance(body, bytes | bytearray) else str(body)
+    return text[:_KEPT_CHARS]

@@ -1,0 +1,428 @@
+"""A Celery pool that micro-batches.
+
+Celery's own strategy, requests and consumer stay as they are, so ETA, expiry, revocation, rate limits, events and
+prefetching are Celery's code; so is the end of each task, which runs through Celery's tracer with the outcome that its
+batch computed. Only what lies between is ours: requests wait in a ``Batcher``, runner threads carry batches through the
+``Pipeline``, and the hub thread finishes them.
+
+At most one batch runs on the device and one is ready. Only the hub thread touches worker state, events and acks.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import structlog
+from celery import Task
+from celery.concurrency.base import BasePool
+from celery.utils.time import get_exponential_backoff_interval
+from celery.worker import state as worker_state
+
+from tagging.errors import StoreUnavailable, TagmillError
+from tagging.names import QUEUE_OF_TASK, lane_of
+from tagging.settings import Settings
+from workers.batching import Batcher, BatchLimits
+from workers.pipeline import Delivery, Pipeline, Work
+from workers.requests import Request, redacted
+from workers.results import BatchedRedisBackend
+from workers.verdicts import Dead, Retry, Tagged, Verdict
+
+log = structlog.get_logger()
+
+SENT_AT_HEADER: Final = "tagmill_sent_at"
+"""Message header: seconds since the epoch when the sender published it."""
+
+_RUNNERS: Final = 3  # one batch recording, one on the device, one ready
+_STORE_RETRY_S: Final = 1.0
+
+_verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
+
+
+class BatchApp(Protocol):
+    """What the pool asks of the Celery app."""
+
+    settings: Settings
+
+    def build_pipeline(self) -> Pipeline:
+        """Load the model and connect the stores; returns when the first batch can be taken."""
+        ...
+
+
+class BatchTask(Task):  # type: ignore[misc]  # celery ships no types
+    """A task whose outcome was computed with its batch; the tracer calls ``run`` only to learn it."""
+
+    Strategy = "workers.requests:strategy"
+    Request = "workers.requests:Request"
+    acks_late = True
+    reject_on_worker_lost = True
+    max_retries = None  # the pipeline decides: beyond retries.max_attempts the verdict is Dead
+
+    def __init__(self, name: str, *, backoff_s: float, backoff_max_s: float) -> None:
+        self.name = name
+        self.backoff_s = backoff_s
+        self.backoff_max_s = backoff_max_s
+
+    def run(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Return or raise what the batch decided."""
+        match _verdict.get():
+            case Tagged(result=result):
+                return result
+            case Dead(cause=cause):
+                raise cause
+            case Retry(cause=cause):
+                raise self._retry(cause)
+            case None:
+                raise RuntimeError(f"{self.name} runs in batches: start the worker with `tagmill worker`")
+
+    def _retry(self, cause: TagmillError) -> Exception:
+        """Publish the message again, to be run after a while; Celery's exception says so to the tracer."""
+        countdown = get_exponential_backoff_interval(
+            factor=self.backoff_s, retries=self.request.retries, maximum=self.backoff_max_s, full_jitter=True
+        )
+        retry: Exception = self.retry(exc=cause, countdown=countdown, queue=QUEUE_OF_TASK[self.name], throw=False)
+        return retry
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """As Celery's, with the arguments redacted in what Flower and events show."""
+        options.update(argsrepr=redacted(args or (), kwargs or {}), kwargsrepr="{}")
+        return super().apply_async(args, kwargs, **options)
+
+
+Outcome = tuple[int, Any, float]
+"""What Celery's tracer returns: whether it failed, the result's repr or the exception, seconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A request on its way through the pool."""
+
+    request: Request
+    arrived_at: float
+    trace: Callable[..., Outcome]
+    finish: Callable[[Outcome], None]
+
+
+class Gate:
+    """Where requests wait for a batch, and batches for the device. Thread-safe around a ``Batcher``."""
+
+    def __init__(self, limits: BatchLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._batcher: Batcher[_Job] = Batcher(limits)
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._busy = False
+        self._hurried = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._batcher)
+
+    def put(self, job: _Job, **how: Any) -> None:
+        """Let the job wait; see ``Batcher.add``."""
+        with self._changed:
+            was_empty = not self._batcher
+            self._batcher.add(job, now=job.arrived_at, **how)
+            if was_empty or self._batcher.is_full():
+                self._changed.notify_all()
+
+    def take(self) -> list[_Job] | None:
+        """Wait for the next batch; ``None`` once the gate is closed.
+
+        While the device is busy only a full batch leaves: a smaller one has time to grow.
+        """
+        with self._changed:
+            while not self._closed:
+                wait_s = self._wait_s()
+                if wait_s is not None and wait_s <= 0:
+                    return self._batcher.take()
+                self._changed.wait(wait_s)
+            return None
+
+    def device_busy(self, busy: bool) -> None:
+        """Say whether the device has room."""
+        with self._changed:
+            self._busy = busy
+            self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """From now on nothing waits for company."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+
+    def clear(self) -> int:
+        """Forget what waits; the broker will deliver it again."""
+        with self._changed:
+            return len(self._batcher.clear())
+
+    def close(self) -> None:
+        """Let every waiting thread go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait_s(self) -> float | None:
+        """Seconds until the next batch leaves, if nothing else happens; ``None`` for as long as it takes."""
+        if not self._batcher:
+            return None
+        if self._hurried or self._batcher.is_full():
+            return 0.0
+        return None if self._busy else self._batcher.overdue_at() - self._clock()
+
+
+class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
+    """One answer per message, none lost, none silent."""
+
+    app: BatchApp
+
+    def on_start(self) -> None:
+        """Load the model, then let the consumer start: a worker that consumes is a worker that is ready."""
+        settings = self.app.settings
+        self._pipeline = self.app.build_pipeline()
+        self._drain_s = settings.batching.drain_s
+        self._gate = Gate(
+            BatchLimits(
+                max_messages=settings.batching.max_messages,
+                max_tokens=settings.batching.max_tokens,
+                max_wait_s=settings.batching.max_wait_ms / 1000,
+                bulk_every=settings.batching.bulk_every,
+            )
+        )
+        self._hub: Any = None
+        self._to_finish: deque[Callable[[], object]] = deque()
+        self._something_to_finish = threading.Event()
+        self._in_flight = 0
+        self._ready = threading.Lock()
+        self._device = threading.Lock()
+        self._stopping = threading.Event()
+        self._runners = [threading.Thread(target=self._run, name=f"runner-{i}", daemon=True) for i in range(_RUNNERS)]
+        for runner in self._runners:
+            runner.start()
+        model = self._pipeline.model
+        log.info("worker.ready", model=model.name, precision=model.precision, device=model.device)
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Called on the hub thread at each connect."""
+        self._hub = loop
+
+    def on_apply(
+        self, target: Callable[..., Outcome], *_args: Any, accept_callback: Any, callback: Any, **_options: Any
+    ) -> None:
+        """Take a request from Celery; hub thread."""
+        request: Request = accept_callback.__self__
+        self._in_flight += 1
+        self._gate.put(
+            _Job(request, time.monotonic(), target, callback),
+            size=self._pipeline.weigh(request.name, *request.arguments),
+            lane=lane_of(request.name),
+            alone=bool(request.delivery_info.get("redelivered")),
+        )
+
+    def flush(self) -> None:
+        """Called when the connection is lost, and at the start of a stop; hub thread, hub not looping.
+
+        A graceful stop finishes what was fetched. Otherwise what has not started is forgotten: its delivery tags died
+        with the connection and the broker delivers it again.
+        """
+        # 0 is a value here: the exit code of a plain stop.
+        stops = worker_state.should_stop is not None and worker_state.should_stop is not False
+        if stops and not worker_state.should_terminate:
+            self._drain()
+        dropped = self._gate.clear()
+        self._in_flight -= dropped
+        if dropped:
+            log.info("buffer.returned", n=dropped)
+
+    def on_stop(self) -> None:
+        """Let the runners go and end the engine."""
+        self._stopping.set()
+        self._gate.close()
+        for runner in self._runners:
+            runner.join(timeout=5)
+        self._finish_all()
+        self._pipeline.close()
+
+    on_terminate = on_stop
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """A text on the device cannot be called back; its answer is stored and nobody is hurt."""
+
+    def _get_info(self) -> dict[str, Any]:
+        model = self._pipeline.model
+        return {
+            **super()._get_info(),
+            "waiting": len(self._gate),
+            "in-flight": self._in_flight,
+            "model": model.name,
+            "device": model.device,
+            "precision": model.precision,
+        }
+
+    # Runner threads
+
+    def _run(self) -> None:
+        while True:
+            self._ready.acquire()
+            jobs = self._gate.take()
+            if jobs is None:
+                self._ready.release()
+                return
+            self._carry(jobs)
+
+    def _carry(self, jobs: list[_Job]) -> None:
+        """Take a batch from the gate to its end. Entered with the ready slot held; ``_process`` gives it back."""
+        started_at = time.monotonic()
+        jobs = self._still_wanted(jobs)
+        self._on_hub(lambda: [job.request.on_accepted(os.getpid(), started_at) for job in jobs])
+        deliveries = [_delivery(job, started_at) for job in jobs]
+        try:
+            verdicts = self._process(deliveries)
+        except StoreUnavailable:
+            self._hand_back(jobs)
+        except Exception as e:
+            # A fault of ours must not cost a message: it is tried again, and parked when that does not help.
+            log.exception("batch.failed", n=len(jobs))
+            self._complete(jobs, self._pipeline.give_up(deliveries, TagmillError(f"unexpected {e!r}")), started_at)
+        else:
+            self._complete(jobs, verdicts, started_at)
+
+    def _process(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+        try:
+            work = self._pipeline.prepare(deliveries)
+            if needs_device := work.needs_device:
+                self._device.acquire()
+                self._gate.device_busy(True)
+        finally:
+            self._ready.release()
+        if needs_device:
+            try:
+                self._pipeline.infer(work)
+            finally:
+                self._gate.device_busy(False)
+                self._device.release()
+        return self._record(work)
+
+    def _record(self, work: Work) -> list[Verdict]:
+        """Store the batch, for as long as it takes: meanwhile the buffer fills up and fetching stops by itself.
+
+        Raises:
+            StoreUnavailable: The worker stops before the ledger is back.
+        """
+        while True:
+            try:
+                return self._pipeline.record(work)
+            except StoreUnavailable as e:
+                log.error("ledger.unavailable", cause=str(e), retry_s=_STORE_RETRY_S)
+                if self._stopping.wait(_STORE_RETRY_S):
+                    raise
+
+    def _complete(self, jobs: Sequence[_Job], verdicts: Sequence[Verdict], started_at: float) -> None:
+        """End each task through Celery's tracer, its results written together; the hub thread does the rest."""
+        try:
+            with self._results_together(jobs):
+                outcomes = [_trace(job, verdict, started_at) for job, verdict in zip(jobs, verdicts, strict=True)]
+        except Exception:
+            log.exception("results.unavailable", n=len(jobs))
+            self._hand_back(jobs)
+            return
+        self._on_hub(lambda: self._finish(jobs, outcomes))
+
+    @staticmethod
+    def _results_together(jobs: Sequence[_Job]) -> AbstractContextManager[None]:
+        backend = jobs[0].request.task.backend if jobs else None
+        return backend.batch() if isinstance(backend, BatchedRedisBackend) else nullcontext()
+
+    def _still_wanted(self, jobs: list[_Job]) -> list[_Job]:
+        """Without those that were revoked or expired while they waited, which end on the hub thread."""
+        withdrawn = [job for job in jobs if _is_withdrawn(job.request)]
+        if withdrawn:
+            self._on_hub(lambda: self._withdraw(withdrawn))
+        return [job for job in jobs if job not in withdrawn]
+
+    def _hand_back(self, jobs: Sequence[_Job]) -> None:
+        self._on_hub(lambda: self._return(jobs))
+
+    def _on_hub(self, callback: Callable[[], object]) -> None:
+        # The hub keeps its callbacks in a set, whose order is chance; events of a task have an order.
+        self._to_finish.append(callback)
+        self._something_to_finish.set()
+        if self._hub is not None:
+            self._hub.call_soon(self._finish_all)
+
+    # Hub thread
+
+    def _finish_all(self) -> None:
+        self._something_to_finish.clear()
+        while self._to_finish:
+            try:
+                self._to_finish.popleft()()
+            except Exception:
+                log.exception("request.not_finished")
+
+    def _finish(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+        self._in_flight -= len(jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.finish(outcome)
+
+    def _withdraw(self, jobs: Sequence[_Job]) -> None:
+        self._in_flight -= len(jobs)
+        for job in jobs:
+            job.request.revoked()
+            worker_state.task_ready(job.request)
+
+    def _return(self, jobs: Sequence[_Job]) -> None:
+        self._in_flight -= len(jobs)
+        for job in jobs:
+            worker_state.task_ready(job.request)
+            job.request.reject(requeue=True)
+
+    def _drain(self) -> None:
+        """Finish what was fetched; the hub has halted, so its work is done here."""
+        self._gate.hurry()
+        deadline = time.monotonic() + self._drain_s
+        while self._in_flight and time.monotonic() < deadline:
+            self._something_to_finish.wait(0.1)
+            self._finish_all()
+
+
+def _trace(job: _Job, verdict: Verdict, started_at: float) -> Outcome:
+    """What Celery's tracer makes of the verdict: results, links, chords, retries, signals."""
+    request = job.request
+    token = _verdict.set(verdict)
+    try:
+        # The payload is decoded already: without a content type the tracer takes it as it is.
+        failed, retval, _ = job.trace(
+            request.type, request.id, request.request_dict, request.message.payload, None, None
+        )
+    finally:
+        _verdict.reset(token)
+    return failed, retval, time.monotonic() - started_at
+
+
+def _is_withdrawn(request: Request) -> bool:
+    return request.id in worker_state.revoked or (
+        request.expires is not None and datetime.now(request.expires.tzinfo) >= request.expires
+    )
+
+
+def _delivery(job: _Job, started_at: float) -> Delivery:
+    request = job.request
+    args, kwargs = request.arguments
+    sent_at = request.request_dict.get(SENT_AT_HEADER)
+    buffered_s = started_at - job.arrived_at
+    on_the_way_s = max(0.0, time.time() - sent_at) if isinstance(sent_at, int | float) else buffered_s
+    return Delivery(
+        id=request.id,
+        task=request.name,
+        queue=str(request.delivery_info.get("routing_key") or ""),
+        args=args,
+        kwargs=kwargs,
+        attempts=int(request.request_dict.get("retries") or 0),
+        queued_ms=1000 * on_the_way_s,
+    )
