@@ -10,6 +10,7 @@
     │   ├── DeviceOutOfMemory   it did not fit; a smaller pass may
     │   ├── EngineDied          the engine's process is gone
     │   └── NotFinite           the model answered NaN or Inf
+    ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
 
 The text of an error is read by people: it says what was expected, what came, and what to do. It never
@@ -68,3 +69,7 @@ class NotFinite(EngineError):
 
 class StoreUnavailable(TagmillError):
     """A store that must not be skipped cannot be reached; the work has to wait."""
+
+
+class BrokerUnreachable(TagmillError):
+    """The broker cannot be reached; whether a message got there is not known."""

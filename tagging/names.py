@@ -26,6 +26,11 @@ LIVE_QUEUES: Final = (QUEUE_TICKETS, QUEUE_COMMENTS)
 TAGGING_QUEUES: Final = (*LIVE_QUEUES, QUEUE_BULK)
 """What a tagging worker consumes, in order of preference."""
 
+EXCHANGE: Final = "tag"
+
+SENT_AT_HEADER: Final = "tagmill_sent_at"
+"""Message header: seconds since the epoch when the sender published it."""
+
 Kind = Literal["ticket", "comment"]
 KIND_OF_TASK: Final[dict[str, Kind]] = {TAG_TICKET: "ticket", TAG_COMMENT: "comment"}
 TASK_OF_KIND: Final[dict[Kind, str]] = {"ticket": TAG_TICKET, "comment": TAG_COMMENT}

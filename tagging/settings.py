@@ -67,7 +67,9 @@ class ModelSettings(_Section):
     name: str = Field("demo", description="A name in config/models.toml, a checkpoint's folder, or `fake`.")
     precision: Precision = Field("auto", description="auto: float16 on CUDA, float32 on CPU.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    max_tokens_per_pass: int = Field(8192, ge=512, description="Padded tokens that the device computes at once.")
+    max_tokens_per_pass: int = Field(
+        0, ge=0, description="Padded tokens that the device computes at once; 0: by device."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0: as many as the cores it may use.")
     cache_dir: str = Field("~/.cache/tagmill", description="Converted and downloaded checkpoints.")
     protect_special_tokens: bool = Field(

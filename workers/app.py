@@ -1,7 +1,7 @@
 """The worker's Celery app: ``celery -A workers.app worker``, or ``tagmill worker``."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -10,13 +10,12 @@ from kombu import Exchange, Queue
 from tagging import logs
 from tagging.labels import LabelBook
 from tagging.messages import Decoder
-from tagging.names import QUEUE_OF_TASK, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
+from tagging.names import EXCHANGE, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
+from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
 from workers.ports import DeadLetters, Engine, ResultCache, TagStore
-
-EXCHANGE: Final = "tag"
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
@@ -59,10 +58,16 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         return self._pipeline
 
     def _open_ledger(self) -> TagStore:
-        from workers.stores.ledger_store import open_ledger
+        from ledger.database import open_database
+        from ledger.dead import DeadLedger
+        from ledger.tags import TagLedger
+        from ledger.upgrade import upgrade
+        from workers.stores.ledger_store import LedgerDeadLetters, LedgerTagStore
 
-        store, self._dead_letters = open_ledger(self.settings.ledger.url)
-        return store
+        upgrade(self.settings.ledger.url)
+        database = open_database(self.settings.ledger.url)
+        self._dead_letters = LedgerDeadLetters(DeadLedger(database))
+        return LedgerTagStore(TagLedger(database))
 
 
 def make_app(loaded: Loaded | None = None) -> WorkerApp:
@@ -78,63 +83,67 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """Celery's configuration for a tagging worker; the defaults that hurt are set, each for a reason in docs/adr."""
+    """Celery's configuration for a tagging worker; where its defaults would hurt, docs/adr says why."""
     return {
-        "broker_url": settings.broker.url,
-        "broker_transport_options": _transport_options(settings),
-        "broker_heartbeat": settings.broker.heartbeat_s or None,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        "broker_channel_error_retry": True,
+        **celery_settings(settings),
         "result_backend": _result_backend(settings.results.url),
-        "result_expires": settings.results.expires_s,
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "event_serializer": "json",
-        "accept_content": ["json"],
-        "result_accept_content": ["json"],
-        "task_queues": queues(settings, TAGGING_QUEUES),
+        "task_queues": queues(settings),
         "task_default_queue": TAGGING_QUEUES[0],
-        "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF_TASK.items()},
-        "task_create_missing_queues": True,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_send_sent_event": True,
         "worker_pool": "workers.pool:TaskPool",
         "worker_consumer": "workers.lifecycle:Consumer",
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": settings.prefetch,
         "worker_send_task_events": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_hijack_root_logger": True,
     }
 
 
-def queues(settings: Settings, names: Sequence[str]) -> list[Queue]:
-    """The queues as both sides must declare them.
-
-    RabbitMQ: quorum queues, whose delayed retries need a topic exchange. Redis: plain lists, direct.
-    """
-    if settings.uses_redis_broker:
-        return [Queue(name, Exchange(EXCHANGE, type="direct"), routing_key=name) for name in names]
-    exchange = Exchange(EXCHANGE, type="topic")
-    return [Queue(name, exchange, routing_key=name, queue_arguments={"x-queue-type": "quorum"}) for name in names]
+def queues(settings: Settings) -> list[Queue]:
+    """The queues that a tagging worker consumes, live ones first."""
+    exchange = Exchange(EXCHANGE, type=exchange_type(settings))
+    arguments = queue_arguments(settings)
+    return [Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in TAGGING_QUEUES]
 
 
 def build_engine(loaded: Loaded) -> Engine:
-    """The engine that the settings ask for, in its own process where ``model.isolate`` says so."""
+    """The engine that the settings ask for, in its own process where ``model.isolate`` says so.
+
+    Raises:
+        ModelRefused: The checkpoint cannot be served.
+    """
     from workers.engines.build import build_engine as build
 
-    return build(loaded)
+    model = loaded.settings.model
+    return build(
+        model.name,
+        device=model.device,
+        precision=None if model.precision == "auto" else model.precision,
+        max_tokens=model.max_tokens_per_pass or None,
+        threads=model.threads or None,
+        exact=not model.protect_special_tokens,
+        cache_dir=Path(model.cache_dir).expanduser(),
+        catalogue=loaded.config_dir / "models.toml",
+        in_process=not model.isolate,
+        check=model.self_test,
+        timeout_s=model.timeout_s,
+    )
 
 
 def build_cache(settings: Settings) -> ResultCache:
     """The worker's own memory before the shared Redis."""
-    from workers.stores.tiered import build_cache as build
+    from workers.stores.local_cache import LocalResultCache
+    from workers.stores.redis_cache import RedisResultCache
+    from workers.stores.tiered_cache import TieredResultCache
 
-    return build(settings.cache)
+    cache = settings.cache
+    local = LocalResultCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s)
+    if not cache.url:
+        return local
+    return TieredResultCache(local, RedisResultCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms))
 
 
 def _decoder(loaded: Loaded, engine: Engine) -> Decoder:
@@ -148,24 +157,10 @@ def _decoder(loaded: Loaded, engine: Engine) -> Decoder:
     )
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
-    if settings.uses_redis_broker:
-        return {
-            "visibility_timeout": settings.broker.visibility_timeout_s,
-            "queue_order_strategy": "priority",
-            "priority_steps": [0],
-            "sep": ":",
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-            "socket_timeout": 10,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        }
-    return {"confirm_publish": True, "read_timeout": 10, "write_timeout": 10}
-
-
 def _result_backend(url: str) -> str:
     if urlsplit(url).scheme in REDIS_SCHEMES:
         return f"workers.results:BatchedRedisBackend+{url}"
     return url
+
+
+app = make_app()

@@ -26,18 +26,16 @@ from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state as worker_state
 
 from tagging.errors import StoreUnavailable, TagmillError
-from tagging.names import QUEUE_OF_TASK, lane_of
+from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
+from tagging.redaction import redacted
 from tagging.settings import Settings
 from workers.batching import Batcher, BatchLimits
 from workers.pipeline import Delivery, Pipeline, Work
-from workers.requests import Request, redacted
+from workers.requests import Request
 from workers.results import BatchedRedisBackend
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
 log = structlog.get_logger()
-
-SENT_AT_HEADER: Final = "tagmill_sent_at"
-"""Message header: seconds since the epoch when the sender published it."""
 
 _RUNNERS: Final = 3  # one batch recording, one on the device, one ready
 _STORE_RETRY_S: Final = 1.0
@@ -63,6 +61,7 @@ class BatchTask(Task):  # type: ignore[misc]  # celery ships no types
     acks_late = True
     reject_on_worker_lost = True
     max_retries = None  # the pipeline decides: beyond retries.max_attempts the verdict is Dead
+    throws = (TagmillError,)  # expected; logged without a traceback
 
     def __init__(self, name: str, *, backoff_s: float, backoff_max_s: float) -> None:
         self.name = name

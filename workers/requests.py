@@ -1,33 +1,16 @@
 """How Celery sees a message of ours: never with its text, and refused early when it is no message at all."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from celery.exceptions import InvalidTaskError
 from celery.utils.log import get_logger
 from celery.worker import strategy as stock
 from celery.worker.request import Request as StockRequest
 
+from tagging.redaction import redacted
+
 logger = get_logger(__name__)
-
-_SHOWN: Final = ("kind", "source", "ref", "revision", "label_set", "labels", "multi_label")
-
-
-def redacted(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """What Flower, events and logs show in place of the arguments: lengths and digests, never a text."""
-    body = args[0] if args else kwargs
-    if not isinstance(body, Mapping):
-        return f"<{type(body).__name__}>"
-    items = body.get("items")
-    if isinstance(items, list):
-        texts = [str(item.get("text")) for item in items if isinstance(item, Mapping)]
-        return f"<{len(items)} texts, {sum(map(len, texts))} chars, blake2b:{_short_digest(''.join(texts))}>"
-    text = str(body.get("text", ""))
-    shown = "".join(f", {name}={_short(body[name])}" for name in ("source", "ref", "label_set") if name in body)
-    labels = body.get("labels")
-    count = f", {len(labels)} labels" if isinstance(labels, list) else ""
-    return f"<{len(text)} chars, blake2b:{_short_digest(text)}{count}{shown}>"
 
 
 class Request(StockRequest):  # type: ignore[misc]  # celery ships no types
@@ -87,12 +70,3 @@ def _is_well_formed(payload: object) -> bool:
             return True
         case _:
             return False
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 32 else f"{text[:31]}…"
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

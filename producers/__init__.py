@@ -1,0 +1,1 @@
+"""Programs that put work on the queue."""

@@ -1,0 +1,29 @@
+"""The producers' Celery app: it publishes and reads results, and has no tasks of its own."""
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from tagging.names import EXCHANGE, QUEUE_OF_TASK
+from tagging.settings import Settings
+from tagging.wiring import celery_settings, exchange_type, queue_arguments
+
+
+def make_app(settings: Settings) -> Celery:
+    """A client of the queues; nothing is connected yet."""
+    app = Celery("tagmill-producer", set_as_current=False)
+    exchange = Exchange(EXCHANGE, type=exchange_type(settings))
+    arguments = queue_arguments(settings)
+    app.conf.update(
+        {
+            **celery_settings(settings),
+            "result_backend": settings.results.url,
+            "task_queues": [
+                Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in QUEUE_OF_TASK.values()
+            ],
+            "task_create_missing_queues": False,
+            "task_send_sent_event": True,
+            # A timed-out publish may have been stored; sending it again by itself would only hide that.
+            "task_publish_retry": False,
+        }
+    )
+    return app
