@@ -1,0 +1,1 @@
+"""The ``tagmill`` command. It may import every half; nothing imports it."""
