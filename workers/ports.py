@@ -106,7 +106,7 @@ class ResultCache(Protocol):
         ...
 
     def put_many(self, entries: Mapping[CacheKey, CachedLogits]) -> None:
-        """Remember, in one write."""
+        """Remember, in one write. An answer that is not finite is not remembered."""
         ...
 
 

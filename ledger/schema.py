@@ -1,0 +1,148 @@
+"""The tables. A change here needs a migration in ``ledger/migrations/versions``; a test compares the two."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+# PostgreSQL refuses NUL in text and in JSONB, and no database takes a lone surrogate. One such character must not
+# hold up the other rows of its batch, so it is replaced; what was asked is still found under the same reference,
+# since a value that is compared with a column takes the same way.
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+
+def storable(value: Any) -> Any:
+    """The JSON value with every character that a database refuses replaced."""
+    match value:
+        case str():
+            return _UNSTORABLE.sub(_REPLACEMENT, value)
+        case Mapping():
+            return {storable(name): storable(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [storable(inner) for inner in value]
+        case _:
+            return value
+
+
+_MAX_KEY_CHARS: Final = 300
+
+
+def as_key(text: str) -> str:
+    """The text as it stands in an index: storable, and of a length that PostgreSQL's indexes take.
+
+    The contract bounds references to 256 characters, but a foreign client may give its Celery task any id.
+    """
+    text = _UNSTORABLE.sub(_REPLACEMENT, text)
+    if len(text) <= _MAX_KEY_CHARS:
+        return text
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return f"{text[: _MAX_KEY_CHARS - len(digest) - 1]}…{digest}"
+
+
+class KeyText(sa.types.TypeDecorator[str]):
+    """Text that is indexed. What it is compared with takes the same way, so everything is found as it was written."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: sa.Dialect) -> str | None:
+        """The value as it is stored."""
+        return None if value is None else as_key(value)
+
+
+class PlainText(sa.types.TypeDecorator[str]):
+    """Text without the characters that a database refuses."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: sa.Dialect) -> str | None:
+        """The value as it is stored."""
+        return None if value is None else _UNSTORABLE.sub(_REPLACEMENT, value)
+
+
+class ExactText(sa.types.TypeDecorator[str]):
+    """Text kept to the last character, whatever came over the wire: stored as its UTF-8 bytes."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: sa.Dialect) -> bytes | None:
+        """The value as it is stored."""
+        return None if value is None else value.encode("utf-8", "surrogatepass")
+
+    def process_result_value(self, value: bytes | None, _dialect: sa.Dialect) -> str | None:
+        """The value as it came."""
+        return None if value is None else bytes(value).decode("utf-8", "surrogatepass")
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A moment, timezone-aware in UTC on both sides. SQLite keeps no offset, so none but UTC is ever stored."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        """The value as it is stored."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        """The value with its zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """JSON, as JSONB on PostgreSQL."""
+
+    impl = sa.JSON().with_variant(JSONB(), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _dialect: sa.Dialect) -> Any:
+        """The value as it is stored."""
+        return storable(value)
+
+
+# Indexes and constraints get the same name on every database, so that one migration fits all.
+metadata: Final = sa.MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+)
+
+tags: Final = sa.Table(
+    "tags",
+    metadata,
+    # The reference leads the key: one index answers both "is this document's row there" and "tags of this document".
+    sa.Column("ref", KeyText, primary_key=True),
+    sa.Column("source", KeyText, primary_key=True),
+    sa.Column("kind", PlainText, primary_key=True),
+    sa.Column("label_set_digest", PlainText, primary_key=True),
+    # The same labels asked singly and together are two questions with two answers.
+    sa.Column("multi_label", sa.Boolean, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("task_id", KeyText, nullable=False, index=True),
+    sa.Column("label_set", PlainText),
+    sa.Column("decision", PlainText, nullable=False),
+    sa.Column("model", PlainText, nullable=False),
+    sa.Column("fingerprint", PlainText, nullable=False),
+    sa.Column("answer", Json, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+dead_letters: Final = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", KeyText, primary_key=True),
+    sa.Column("task", PlainText, nullable=False),
+    sa.Column("queue", PlainText, nullable=False),
+    sa.Column("reason", PlainText, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("payload", ExactText, nullable=False),
+    sa.Column("parked_at", UtcDateTime, nullable=False, index=True),
+)

@@ -1,0 +1,1 @@
+"""The tests. `unit/` is pure, `ports/` runs one suite over every implementation of a port."""

@@ -1,0 +1,28 @@
+"""A tag store of each kind, with a way to look into it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ledger.database import Database
+from ledger.tags import TagLedger, TagRow
+from workers.ports import TagStore
+from workers.stores.ledger_store import LedgerTagStore
+from workers.stores.memory import MemoryTagStore
+
+
+class OpenStore(NamedTuple):
+    """A tag store and its readers, which the port leaves out."""
+
+    store: TagStore
+    by_ref: Callable[..., Sequence[TagRow]]
+    by_id: Callable[[str], Sequence[TagRow]]
+
+
+def in_memory() -> OpenStore:
+    store = MemoryTagStore()
+    return OpenStore(store, store.by_ref, store.by_id)
+
+
+def in_database(database: Database) -> OpenStore:
+    ledger = TagLedger(database)
+    return OpenStore(LedgerTagStore(ledger), ledger.by_ref, ledger.by_id)

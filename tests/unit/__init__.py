@@ -1,0 +1,1 @@
+"""Pure tests: no process, no socket, no sleep; time is an argument."""

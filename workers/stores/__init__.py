@@ -1,0 +1,1 @@
+"""The pipeline's ports, filled: caches, the tag store and the dead letters."""

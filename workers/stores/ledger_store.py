@@ -1,0 +1,37 @@
+"""The tag store and the dead letters of the pipeline, in the ledger."""
+
+from collections.abc import Sequence
+
+from ledger.dead import DeadLedger, DeadRow
+from ledger.tags import TagLedger, TagRow
+from workers.ports import DeadLetter, Stored
+
+
+class LedgerTagStore:
+    """A ``TagStore`` over the ledger."""
+
+    def __init__(self, ledger: TagLedger) -> None:
+        self._ledger = ledger
+
+    def write(self, rows: Sequence[Stored]) -> None:
+        """Store the batch in one transaction.
+
+        Raises:
+            StoreUnavailable: Nothing is known to be written; the batch has to wait.
+        """
+        self._ledger.write([TagRow.of(stored.answer) for stored in rows])
+
+
+class LedgerDeadLetters:
+    """``DeadLetters`` over the ledger."""
+
+    def __init__(self, ledger: DeadLedger) -> None:
+        self._ledger = ledger
+
+    def park(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep the letters; the same id again replaces the earlier one.
+
+        Raises:
+            StoreUnavailable: Nothing is known to be kept; the messages must not be acknowledged.
+        """
+        self._ledger.park([DeadRow(**letter._asdict()) for letter in letters])
