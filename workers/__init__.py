@@ -1,0 +1,1 @@
+"""Programs that take work off the queue."""
