@@ -45,7 +45,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     max_length: int
-    template: str
+    template: str | None  # None: the checkpoint does not say
     digests: Mapping[str, str]  # SHA-256 of each file that decides an answer
     fingerprint: str  # SHA-256 over those names and digests
 
@@ -197,11 +197,11 @@ def _max_length(directory: Path, config: Mapping[str, Any], configuration: Mappi
     return asked
 
 
-def _template(directory: Path, configuration: Mapping[str, Any]) -> str:
-    """The hypothesis template this checkpoint was trained with; ModelScope's default is the bare label."""
-    model, own = _section(configuration, "model"), _section(configuration, "tagmill")
-    template = own.get("template", model.get("template", "{}"))
-    if not isinstance(template, str) or template.count("{}") != 1:
+def _template(directory: Path, configuration: Mapping[str, Any]) -> str | None:
+    """The hypothesis template this checkpoint was trained with, where it says so."""
+    own, model = _section(configuration, "tagmill"), _section(configuration, "model")
+    template = own.get("template", model.get("template"))
+    if template is not None and (not isinstance(template, str) or template.count("{}") != 1):
         raise ModelRefused(f"{directory}/configuration.json: template is {template!r}, expected one '{{}}' in a text.")
     return template
 

@@ -29,17 +29,20 @@ def self_test(engine: Engine, *, entailed: Pair, contradicted: Pair) -> None:
         )
 
 
-def warm_up(engine: Engine, *, max_tokens: int) -> None:
-    """Run passes of several lengths, the last as large as any will be, so that the first batch finds all in place.
+def warm_up(engine: Engine, *, max_tokens: int = 0) -> None:
+    """Run passes of several lengths, so that the first batch finds memory and kernels in place.
+
+    Args:
+        max_tokens: Padded tokens of one more, full pass of the longest pairs: what the device must have room for.
 
     Raises:
-        DeviceOutOfMemory: The device has no room for a single pair.
+        DeviceOutOfMemory: There is no room for a single pair.
     """
     for length in WARM_UP_LENGTHS:
         engine.entail([Pair("热" * length, "身")])
-    whole = max(1, min(max_tokens // engine.info.max_length, 64))
-    texts = ["热" * (engine.info.max_length + row) for row in range(whole)]
-    engine.entail([Pair(text, "身") for text in texts])
+    longest = engine.info.max_length
+    # Texts differ, or they would be computed once; all are cut to the same length.
+    engine.entail([Pair("热" * (longest + row), "身") for row in range(max_tokens // longest)])
 
 
 def _shown(pair: Pair) -> str:

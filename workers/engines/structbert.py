@@ -37,7 +37,8 @@ class NliEngine:
 
     Args:
         directory: A converted checkpoint (`workers.engines.conversion`).
-        info: Who this model is; `precision` and `device` decide how it runs, `max_length` where a pair is cut.
+        info: Who this model is; `precision` decides how it runs, `max_length` where a pair is cut.
+        device: The device in torch's words; `info` may call it by another name.
         max_tokens: Padded tokens in one pass at most; a single longer pair is still scored.
         columns: Which logits are entailment and contradiction.
         exact: Read special tokens in a text as ModelScope does, for comparing with it.
@@ -51,12 +52,13 @@ class NliEngine:
         directory: Path,
         *,
         info: ModelInfo,
+        device: str,
         max_tokens: int,
         columns: tuple[int, int] = (0, 2),
         exact: bool = False,
     ) -> None:
         self._info = info
-        self._device = open_device(info.device, info.precision)
+        self._device = open_device(device, info.precision)
         self._columns = list(columns)
         self._budget = TokenBudget(max_tokens)
         self._encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
