@@ -1,0 +1,152 @@
+"""From settings to an engine that is loaded, warm and tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from tagging.errors import ModelRefused
+from workers.engines.catalogue import MODELS_TOML, cache_root, load_catalogue, resolve
+from workers.engines.process import EngineProcess
+from workers.ports import Engine, ModelInfo
+
+MAX_TOKENS = {"cpu": 1024, "cuda": 16384}  # measured: a CPU is fastest with small passes, a GPU wants large ones
+FACTORY = "workers.engines.build:load_engine"
+
+
+def build_engine(
+    model: str = "demo",
+    *,
+    device: str = "cpu",
+    precision: str | None = None,
+    max_tokens: int | None = None,
+    threads: int | None = None,
+    exact: bool = False,
+    cache_dir: Path | None = None,
+    catalogue: Path = MODELS_TOML,
+    in_process: bool = False,
+    check: bool = True,
+    timeout_s: float = 120.0,
+    start_timeout_s: float = 600.0,
+) -> Engine:
+    """An engine for `model`, a name of the catalogue or a checkpoint directory.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: float32, bfloat16, float16 or int8; None chooses float16 on a GPU and float32 on a CPU.
+        max_tokens: Padded tokens of one pass; None chooses by the device.
+        threads: CPU threads of the engine; None leaves it to torch.
+        exact: Treat special tokens in texts as ModelScope does, for comparing with it.
+        cache_dir: Holds `models/` (fetched) and `converted/`.
+        in_process: Load it here instead of in a process of its own.
+        check: Warm up and run the self-test; a network without training needs False.
+        timeout_s: How long a call may take before the engine's process is killed.
+        start_timeout_s: The same for loading.
+
+    Raises:
+        ModelRefused: The model cannot be served; says why and what to do.
+        EngineDied: Its process ended before it was ready.
+    """
+    load = partial(
+        load_engine,
+        model=model,
+        device=device,
+        precision=precision,
+        max_tokens=max_tokens,
+        threads=threads,
+        exact=exact,
+        cache_dir=cache_dir,
+        catalogue=catalogue,
+        check=check,
+    )
+    if in_process:
+        return load()
+    environment = child_environment(device, threads, os.environ)
+    here = {"open_as": "cuda:0"} if "CUDA_VISIBLE_DEVICES" in environment else {}
+    return EngineProcess(
+        FACTORY, load.keywords | here, environment=environment, timeout_s=timeout_s, start_timeout_s=start_timeout_s
+    )
+
+
+def load_engine(
+    *,
+    model: str,
+    device: str,
+    precision: str | None,
+    max_tokens: int | None,
+    threads: int | None,
+    exact: bool,
+    cache_dir: Path | None,
+    catalogue: Path,
+    check: bool,
+    open_as: str | None = None,
+) -> Engine:
+    """An engine in this process; see `build_engine`. `open_as` is what the device is called here, if not `device`."""
+    if model == "fake":
+        from workers.engines.fake import FakeEngine
+
+        return FakeEngine()
+    # Imported here: the parent of an engine process, which imports this module, has no use for torch.
+    from workers.engines.checkpoint import read_checkpoint
+    from workers.engines.conversion import convert
+    from workers.engines.device import default_precision, set_threads
+    from workers.engines.fetch import verified_revision
+    from workers.engines.self_test import self_test, warm_up
+    from workers.engines.structbert import NliEngine
+
+    if threads is not None:
+        set_threads(threads)
+    root = cache_dir or cache_root()
+    found = resolve(model, catalogue=load_catalogue(catalogue), models_dir=root / "models")
+    checkpoint = read_checkpoint(found.directory)
+    revision = verified_revision(checkpoint)
+    kind = device.partition(":")[0]
+    budget = max_tokens or MAX_TOKENS.get(kind, MAX_TOKENS["cpu"])
+    info = ModelInfo(
+        name=found.name,
+        fingerprint=checkpoint.fingerprint,
+        revision=revision,
+        family=found.entry.family,
+        precision=precision or default_precision(device),
+        device=device,
+        max_length=min(found.entry.max_length, checkpoint.max_length),
+        template=checkpoint.template or found.entry.template,
+    )
+    engine = NliEngine(
+        convert(checkpoint, root / "converted"),
+        info=info,
+        device=open_as or device,
+        max_tokens=budget,
+        columns=(found.entry.entailment, found.entry.contradiction),
+        exact=exact,
+    )
+    if check:
+        warm_up(engine, max_tokens=budget if kind == "cuda" else 0)
+        test = found.entry.self_test
+        self_test(engine, entailed=test.entailed, contradicted=test.contradicted)
+    return engine
+
+
+def child_environment(device: str, threads: int | None, parent: Mapping[str, str]) -> dict[str, str]:
+    """What an engine process must find in its environment before it imports torch."""
+    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = _visible_name(device, int(index or 0), parent.get("CUDA_VISIBLE_DEVICES"))
+    return environment
+
+
+def _visible_name(device: str, index: int, visible: str | None) -> str:
+    """The driver's name of a device: `cuda:1` is the second of those that this process may see."""
+    if visible is None:
+        return str(index)
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if index >= len(names):
+        raise ModelRefused(
+            f"device is {device!r}, but CUDA_VISIBLE_DEVICES={visible!r} leaves {len(names)} GPUs to this process."
+        )
+    return names[index]
