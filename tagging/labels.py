@@ -108,6 +108,8 @@ def check_labels(labels: Sequence[str], *, max_labels: int) -> tuple[str, ...]:
     for label in trimmed:
         if not label:
             raise InvalidMessage("labels: one is empty")
+        if not label.isprintable():
+            raise InvalidMessage(f"labels: {label[:16]!r} holds control characters")
         if len(label) > MAX_LABEL_CHARS:
             raise InvalidMessage(f"labels: {label[:16]!r}… has {len(label)} characters, limit is {MAX_LABEL_CHARS}")
     _refuse_duplicates(trimmed)

@@ -24,7 +24,7 @@ MAX_LABELS: Final = 10
 MAX_ITEMS: Final = 512
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:/@-]+$")]
-Ref = Annotated[str, Field(min_length=1, max_length=256)]
+Ref = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Revision = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
