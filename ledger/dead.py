@@ -136,6 +136,10 @@ class DeadLedger:
         with self._database.transaction() as connection:
             return connection.execute(query).scalar_one()
 
+    def close(self) -> None:
+        """Close the database's connections; a later call opens new ones."""
+        self._database.close()
+
 
 def _of_task(task: str | None) -> sa.ColumnElement[bool]:
     return dead_letters.c.task == task if task is not None else sa.true()

@@ -135,6 +135,10 @@ class TagLedger:
         of_source = tags.c.source == source if source is not None else sa.true()
         return self._select(sa.and_(tags.c.ref == ref, of_source))
 
+    def close(self) -> None:
+        """Close the database's connections; a later call opens new ones."""
+        self._database.close()
+
     def _upsert(self) -> Any:
         insert = self._database.insert(tags)
         new = insert.excluded

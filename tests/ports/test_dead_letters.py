@@ -5,8 +5,10 @@ from threading import Event, Thread
 import pytest
 
 from ledger.dead import AmbiguousId, DeadLedger, DeadRow
+from ledger.tags import TagLedger
+from tests.answers import stored
 from workers.ports import DeadLetter, DeadLetters
-from workers.stores.ledger_store import LedgerDeadLetters
+from workers.stores.ledger_store import LedgerDeadLetters, LedgerTagStore
 from workers.stores.memory import MemoryDeadLetters
 
 
@@ -63,6 +65,14 @@ def test_an_id_of_any_length_is_kept(ledger):
 def test_parking_nothing_is_fine(opened):
     opened[0].park([])
     assert parked(*opened) == {}
+
+
+def test_closed_stores_open_again_when_they_are_needed(database):
+    tags, dead = LedgerTagStore(TagLedger(database)), LedgerDeadLetters(DeadLedger(database))
+    tags.close()
+    dead.park([letter()])
+    dead.close()
+    tags.write([stored()])
 
 
 @pytest.fixture

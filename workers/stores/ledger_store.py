@@ -21,6 +21,10 @@ class LedgerTagStore:
         """
         self._ledger.write([TagRow.of(stored.answer) for stored in rows])
 
+    def close(self) -> None:
+        """Close the database's connections, those of the dead letters beside it as well."""
+        self._ledger.close()
+
 
 class LedgerDeadLetters:
     """``DeadLetters`` over the ledger."""
@@ -35,3 +39,7 @@ class LedgerDeadLetters:
             StoreUnavailable: Nothing is known to be kept; the messages must not be acknowledged.
         """
         self._ledger.park([DeadRow(**letter._asdict()) for letter in letters])
+
+    def close(self) -> None:
+        """Close the database's connections, those of the tags beside it as well."""
+        self._ledger.close()

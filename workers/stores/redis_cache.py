@@ -53,7 +53,8 @@ class RedisResultCache:
         """
         try:
             client = redis.Redis.from_url(
-                url,
+                # Celery's spelling of a socket's path, so that one setting can serve both.
+                url.replace("redis+socket://", "unix://", 1),
                 socket_timeout=timeout_ms / 1000,
                 socket_connect_timeout=connect_timeout_ms / 1000,
                 # The library would try ten times; a cache that has to be asked twice is slower than the device.
