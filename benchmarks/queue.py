@@ -1,6 +1,6 @@
 """Texts a second through real brokers, with an engine that costs nothing.
 
-``plain``: ordinary Celery tasks in the threads pool; ``single``: this worker, one text a message; ``many64``: this worker,
+``plain``: ordinary Celery tasks in the threads pool; ``single``: this worker, one text a message; ``many64``: the same,
 64 texts a message. Results are stored in Redis and events are on in all three; ours write the cache and the ledger as
 well. The queue is filled first; the clock runs from the first tenth of the answers to the last, so that start-up
 does not count.

@@ -1,7 +1,7 @@
 """The worker's Celery app: ``celery -A workers.app worker``, or ``tagmill worker``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -16,6 +16,8 @@ from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
 from workers.ports import DeadLetters, Engine, ResultCache, TagStore
+
+SAFE_TRANSPORT: Final = "workers.transport:Transport"
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
@@ -86,6 +88,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a tagging worker; where its defaults would hurt, docs/adr says why."""
     return {
         **celery_settings(settings),
+        "broker_transport": SAFE_TRANSPORT if urlsplit(settings.broker.url).scheme in ("redis", "rediss") else None,
         "result_backend": _result_backend(settings.results.url),
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,

@@ -33,6 +33,7 @@ from workers.batching import Batcher, BatchLimits
 from workers.pipeline import Delivery, Pipeline, Work
 from workers.requests import Request
 from workers.results import BatchedRedisBackend
+from workers.transport import acks_together
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
 log = structlog.get_logger()
@@ -366,8 +367,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     def _finish(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         self._in_flight -= len(jobs)
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            job.finish(outcome)
+        if not jobs:
+            return
+        with acks_together(jobs[0].request.message):
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                job.finish(outcome)
 
     def _withdraw(self, jobs: Sequence[_Job]) -> None:
         self._in_flight -= len(jobs)
