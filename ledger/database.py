@@ -4,7 +4,6 @@ Whatever goes wrong with it afterwards is a ``StoreUnavailable`` that names the 
 without the values of the statement, which may be customer text.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 
+from ledger.schema import dump_json
 from tagging.errors import SettingsError, StoreUnavailable
 
 Insert = postgresql.Insert | sqlite.Insert
@@ -124,7 +124,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(
         url.set(database=str(path)),
         hide_parameters=True,
-        json_serializer=_to_json,
+        json_serializer=dump_json,
         connect_args={"timeout": BUSY_TIMEOUT_S},
     )
     sa.event.listen(engine, "connect", _prepare_sqlite)
@@ -152,7 +152,7 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(
         url,
         hide_parameters=True,
-        json_serializer=_to_json,
+        json_serializer=dump_json,
         pool_pre_ping=True,
         pool_timeout=CONNECT_TIMEOUT_S,
         connect_args={
@@ -165,7 +165,3 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
             "tcp_user_timeout": 25_000,
         },
     )
-
-
-def _to_json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """The tables. A change here needs a migration in ``ledger/migrations/versions``; a test compares the two."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -98,16 +99,18 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Json(sa.types.TypeDecorator[Any]):
-    """JSON, as JSONB on PostgreSQL."""
+def dump_json(value: Any) -> str:
+    """The value as JSON that every database takes; both engines serialise with it.
 
-    impl = sa.JSON().with_variant(JSONB(), "postgresql")
-    cache_ok = True
+    Most values need no repair, and looking through the finished text is ten times cheaper than through the value.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if "\\u0000" not in text and _UNSTORABLE.search(text) is None:
+        return text
+    return json.dumps(storable(value), allow_nan=False, ensure_ascii=False)
 
-    def process_bind_param(self, value: Any, _dialect: sa.Dialect) -> Any:
-        """The value as it is stored."""
-        return storable(value)
 
+Json: Final = sa.JSON().with_variant(JSONB(), "postgresql")
 
 # Indexes and constraints get the same name on every database, so that one migration fits all.
 metadata: Final = sa.MetaData(

@@ -46,7 +46,7 @@ class FakeEngine:
         if self._pass_s:
             time.sleep(self._pass_s * len(passes))
         return Entailment(
-            logits=[fake_logit(pair) for pair in pairs],
+            logits=_logits(pairs),
             tokens=tokens,
             padded_tokens=sum(len(indices) * max(tokens[index] for index in indices) for indices in passes),
             device_ms=self._pass_s * len(passes) * 1000,
@@ -58,5 +58,11 @@ class FakeEngine:
 
 def fake_logit(pair: Pair) -> Logit:
     """Two values in [-4, 4), exact in float32."""
-    checksum = zlib.crc32("\0".join(pair).encode("utf-8", "surrogatepass"))
-    return Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4)
+    return _logits([pair])[0]
+
+
+def _logits(pairs: Sequence[Pair]) -> list[Logit]:
+    hypotheses = {pair.hypothesis: pair.hypothesis.encode("utf-8", "surrogatepass") for pair in pairs}
+    sums = {pair.text: zlib.crc32(pair.text.encode("utf-8", "surrogatepass")) for pair in pairs}
+    checksums = (zlib.crc32(hypotheses[pair.hypothesis], sums[pair.text]) for pair in pairs)
+    return [Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4) for checksum in checksums]
