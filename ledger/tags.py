@@ -8,6 +8,7 @@ the same document,
   was answered by another model (by fingerprint), which is how documents are tagged again after an upgrade.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,6 +163,8 @@ class TagLedger:
 
 
 def _values(row: TagRow, now: datetime) -> dict[str, Any]:
+    if not all(map(math.isfinite, row.answer["scores"])):
+        raise ValueError(f"the answer of task {row.task_id} holds NaN or Inf")
     return {
         "task_id": row.task_id,
         "source": row.source,

@@ -6,6 +6,7 @@ guess a short text back out of its digest; changing the pepper forgets everythin
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 _SIZE = 16
 
@@ -15,7 +16,9 @@ def text_digest(text: str, *, pepper: str = "") -> str:
     return _digest([text], person=b"tagmill.text", pepper=pepper)
 
 
-def label_set_digest(hypotheses: Iterable[str], *, pepper: str = "") -> str:
+# The same set is asked about text after text.
+@lru_cache(maxsize=1024)
+def label_set_digest(hypotheses: tuple[str, ...], *, pepper: str = "") -> str:
     """32 hex digits that stand for a set of hypotheses, whatever their order.
 
     Hypotheses rather than labels: two templates over the same labels ask the model different questions.

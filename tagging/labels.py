@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Final
@@ -96,7 +97,9 @@ class LabelBook:
         return cls(sets)
 
 
-def check_labels(labels: Sequence[str], *, max_labels: int) -> tuple[str, ...]:
+# The same labels are asked about text after text.
+@lru_cache(maxsize=1024)
+def check_labels(labels: tuple[str, ...], *, max_labels: int) -> tuple[str, ...]:
     """The labels, trimmed, in the order given.
 
     Raises:
@@ -155,7 +158,7 @@ def _alike(a: str, b: str) -> bool:
 
 def _read_set(path: Path, *, max_labels: int) -> LabelSet:
     raw = _LabelSetFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    labels = check_labels(raw.labels, max_labels=max_labels)
+    labels = check_labels(tuple(raw.labels), max_labels=max_labels)
     unknown = sorted(set(raw.thresholds) - set(labels))
     if unknown:
         raise InvalidMessage(f"thresholds for labels that the set does not have: {', '.join(unknown)}")

@@ -8,6 +8,7 @@ Schema of these models is generated into ``docs/message-contract.md``.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from string import Formatter
 from typing import Annotated, Any, Final, TypeVar
 
@@ -118,7 +119,7 @@ class TagTask:
     @property
     def hypotheses(self) -> tuple[str, ...]:
         """The template filled with each label, in their order."""
-        return tuple(self.template.format(label) for label in self.labels)
+        return _fill(self.template, self.labels)
 
 
 Item = TagTask | InvalidMessage
@@ -224,10 +225,16 @@ class Decoder:
         if asked.labels is None:
             raise InvalidMessage("labels: none given; send labels, or the name of a label_set")
         return LabelSet(
-            name="", labels=check_labels(asked.labels, max_labels=self.limits.max_labels), policy=self.policy
+            name="", labels=check_labels(tuple(asked.labels), max_labels=self.limits.max_labels), policy=self.policy
         )
 
 
+@lru_cache(maxsize=1024)
+def _fill(template: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(template.format(label) for label in labels)
+
+
+@lru_cache(maxsize=1024)
 def check_template(template: str) -> str:
     """The template, which has exactly one ``{}`` and no other brace.
 

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -98,10 +99,11 @@ class Work:
     answers: dict[int, Answer] = field(default_factory=dict)
     """By ``id`` of the question."""
 
-    @property
-    def questions(self) -> list[Question]:
-        """The valid texts of all deliveries."""
-        return [entry for entries in self.contents for entry in _entries(entries) if isinstance(entry, Question)]
+    questions: list[Question] = field(init=False)
+    """The valid texts of all deliveries."""
+
+    def __post_init__(self) -> None:
+        self.questions = [e for entries in self.contents for e in _entries(entries) if isinstance(e, Question)]
 
     @property
     def needs_device(self) -> bool:
@@ -230,7 +232,8 @@ class Pipeline:
 
     def _entail(self, questions: Sequence[Question], work: Work) -> None:
         """Fill in the logits; a text that fails is found by halving, so that it costs its neighbours nothing."""
-        pairs = list(dict.fromkeys(pair for q in questions for pair in q.missing()))
+        missing = [question.missing() for question in questions]
+        pairs = list(dict.fromkeys(chain.from_iterable(missing)))
         if not pairs:
             return
         try:
@@ -241,7 +244,7 @@ class Pipeline:
         work.pairs += len(pairs)
         work.device_ms += entailment.device_ms
         found = zip(entailment.logits, entailment.tokens, strict=True)
-        _hand_out(questions, dict(zip(pairs, found, strict=True)))
+        _hand_out(zip(questions, missing, strict=True), dict(zip(pairs, found, strict=True)))
 
     def _isolate(self, questions: Sequence[Question], work: Work, cause: EngineError) -> None:
         if len(questions) == 1:
@@ -370,9 +373,9 @@ def _guess_tokens(text: object) -> int:
     return len(text) // 3 + 1 if text.isascii() else len(text)
 
 
-def _hand_out(questions: Iterable[Question], known: Mapping[Pair, tuple[Logit, int]]) -> None:
-    for question in questions:
-        for pair in question.missing():
+def _hand_out(asked: Iterable[tuple[Question, list[Pair]]], known: Mapping[Pair, tuple[Logit, int]]) -> None:
+    for question, pairs in asked:
+        for pair in pairs:
             question.logits[pair.hypothesis], tokens = known[pair]
             question.tokens += tokens
 

@@ -8,6 +8,7 @@ batch computed. Only what lies between is ours: requests wait in a ``Batcher``, 
 At most one batch runs on the device and one is ready. Only the hub thread touches worker state, events and acks.
 """
 
+import gc
 import os
 import threading
 import time
@@ -40,6 +41,7 @@ log = structlog.get_logger()
 
 _RUNNERS: Final = 3  # one batch recording, one on the device, one ready
 _STORE_RETRY_S: Final = 1.0
+_GC_THRESHOLDS: Final = (20_000, 20, 50)  # a batch makes thousands of small objects, none of them in cycles
 
 _verdict: ContextVar[Verdict | None] = ContextVar("verdict", default=None)
 
@@ -204,6 +206,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._runners = [threading.Thread(target=self._run, name=f"runner-{i}", daemon=True) for i in range(_RUNNERS)]
         for runner in self._runners:
             runner.start()
+        # What is loaded by now stays: the collector need not walk through it after every few batches.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         model = self._pipeline.model
         log.info("worker.ready", model=model.name, precision=model.precision, device=model.device)
 
