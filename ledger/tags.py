@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
-from ledger.database import Database
+from ledger.database import Database, Prepared
 from ledger.schema import as_key, tags
 from tagging.answers import Answer
 
@@ -115,9 +116,7 @@ class TagLedger:
             return 0
         now = datetime.now(UTC)
         with self._database.transaction() as connection:
-            # SQLAlchemy turns this into one statement of many rows, or a few where the database limits its variables.
-            changed = connection.execute(self._upsert(), [_values(row, now) for row in standing])
-            return len(changed.all())
+            return self._upsert.run(connection, [_values(row, now) for row in standing])
 
     def by_id(self, task_id: str) -> list[StandingTags]:
         """What stands as the answer to the task of this id, newest first.
@@ -140,21 +139,25 @@ class TagLedger:
         """Close the database's connections; a later call opens new ones."""
         self._database.close()
 
-    def _upsert(self) -> Any:
+    @cached_property
+    def _upsert(self) -> Prepared:
         insert = self._database.insert(tags)
         new = insert.excluded
-        return insert.on_conflict_do_update(
-            index_elements=list(tags.primary_key.columns),
-            set_={c.name: new[c.name] for c in tags.c if not c.primary_key and c.name != "created_at"},
-            where=sa.or_(
-                tags.c.revision < new.revision,
-                sa.and_(
-                    tags.c.revision == new.revision,
-                    tags.c.task_id != new.task_id,
-                    tags.c.fingerprint != new.fingerprint,
+        return self._database.prepare(
+            insert.on_conflict_do_update(
+                index_elements=list(tags.primary_key.columns),
+                set_={c.name: new[c.name] for c in tags.c if not c.primary_key and c.name != "created_at"},
+                where=sa.or_(
+                    tags.c.revision < new.revision,
+                    sa.and_(
+                        tags.c.revision == new.revision,
+                        tags.c.task_id != new.task_id,
+                        tags.c.fingerprint != new.fingerprint,
+                    ),
                 ),
             ),
-        ).returning(tags.c.revision)
+            tags,
+        )
 
     def _select(self, condition: sa.ColumnElement[bool]) -> list[StandingTags]:
         query = sa.select(tags).where(condition).order_by(tags.c.updated_at.desc(), *tags.primary_key.columns)
