@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import BertForSequenceClassification
+from transformers.utils import logging as transformers_logging
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
 from workers.engines.device import DeviceClock, is_lost, is_out_of_memory, open_device
@@ -181,7 +183,7 @@ def load_model(directory: Path, precision: str) -> torch.nn.Module:
     Raises:
         ModelRefused: A weight is missing, unexpected or of another shape.
     """
-    with _loading:
+    with _loading, _no_progress_bar():
         result: Any = BertForSequenceClassification.from_pretrained(
             directory,
             dtype=DTYPES[precision],
@@ -197,6 +199,17 @@ def load_model(directory: Path, precision: str) -> torch.nn.Module:
             raise ModelRefused(f"{directory}: the weights do not fit the network. {told}. Remove it to convert again.")
         network: torch.nn.Module = model.eval()
         return _quantised(network) if precision == "int8" else network
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _quantised(model: torch.nn.Module) -> torch.nn.Module:
