@@ -99,7 +99,7 @@ def main() -> int:
 
 def compare(work: Path, options: argparse.Namespace) -> int:
     directories = checkpoints(work, options.checkpoint)
-    question = {"cases": cases(), "pairs": random_pairs(options.pairs)}
+    question: dict[str, Any] = {"cases": cases(), "pairs": random_pairs(options.pairs)}
     (work / "question.json").write_text(json.dumps(question), encoding="utf-8")
     worst = 0.0
     for name, directory in directories.items():
@@ -169,7 +169,7 @@ def scores(entailment: list[float], contradiction: list[float], case: dict[str, 
 def answer(directory: Path) -> None:
     """What ModelScope says of `question.json`, written to `answer.json`; runs in its own environment."""
     import torch
-    from modelscope.pipelines import pipeline
+    from modelscope.pipelines import pipeline  # type: ignore[import-untyped]  # it ships no types
 
     torch.set_num_threads(1)
     question = json.loads(Path("question.json").read_text(encoding="utf-8"))

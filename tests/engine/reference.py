@@ -5,6 +5,7 @@ One text at a time, all its labels in one padded batch, the Python tokenizer's o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 
@@ -67,9 +68,6 @@ def softmax(values: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 def _config(directory: Path) -> Any:
-    import json
-
-    from transformers import BertConfig
-
     source = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return BertConfig(**{k: v for k, v in source.items() if k not in ("model_type", "label2id")}, num_labels=3)
+    sizes = {key: value for key, value in source.items() if key not in ("model_type", "label2id")}
+    return BertConfig(**sizes, **{"num_labels": 3})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -117,14 +118,16 @@ def test_a_capital_sigma_at_the_end_of_a_word_is_lowered_as_anywhere_else(exact:
 
 @pytest.mark.parametrize("lower", [True, False], ids=["lower", "cased"])
 def test_both_tokenizers_agree_on_every_character_of_the_fast_set(lower: bool) -> None:
-    rust = BertTokenizer(vocab=dict(SPECIALS), do_lower_case=lower).backend_tokenizer
-    python = BasicTokenizer(do_lower_case=lower)
+    rust: Any = BertTokenizer(vocab=dict(SPECIALS), do_lower_case=lower).backend_tokenizer
+    basic: Any = BasicTokenizer
+    python = basic(do_lower_case=lower)
 
     def rust_words(text: str) -> list[str]:
         return [word for word, _ in rust.pre_tokenizer.pre_tokenize_str(rust.normalizer.normalize_str(text))]
 
     def python_words(text: str) -> list[str]:
-        return python.tokenize("".join(map(str.lower, text)) if lower else text)
+        words: list[str] = python.tokenize("".join(map(str.lower, text)) if lower else text)
+        return words
 
     for first, last in FAST:
         for start in range(first, last + 1, 256):

@@ -203,13 +203,14 @@ def load_model(directory: Path, precision: str) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    untyped: Any = transformers_logging
+    shown = untyped.is_progress_bar_enabled()
+    untyped.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            untyped.enable_progress_bar()
 
 
 def _quantised(model: torch.nn.Module) -> torch.nn.Module:
