@@ -131,7 +131,7 @@ def configuration_of(variant: Variant) -> dict[str, Any]:
 def tensors_of(variant: Variant) -> dict[str, torch.Tensor]:
     """Random weights, large enough for logits to differ, under the variant's names."""
     sizes = {key: value for key, value in config_of(variant).items() if key not in ("model_type", "label2id")}
-    network = BertForSequenceClassification(BertConfig(**sizes, **{"num_labels": 3}))
+    network = BertForSequenceClassification(BertConfig(**(sizes | {"num_labels": 3})))
     random = torch.Generator().manual_seed(variant.seed)
     tensors = {}
     for name, tensor in network.state_dict().items():

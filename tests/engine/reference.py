@@ -70,4 +70,4 @@ def softmax(values: np.ndarray, *, axis: int) -> np.ndarray:
 def _config(directory: Path) -> Any:
     source = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     sizes = {key: value for key, value in source.items() if key not in ("model_type", "label2id")}
-    return BertConfig(**sizes, **{"num_labels": 3})
+    return BertConfig(**(sizes | {"num_labels": 3}))

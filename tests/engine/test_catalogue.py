@@ -9,7 +9,6 @@ import pytest
 
 from tagging.errors import ModelRefused
 from workers.engines.catalogue import DEMO_MODEL, UNLISTED, load_catalogue, resolve
-from workers.ports import Pair
 
 
 def catalogue_of(tmp_path: Path, text: str) -> Path:
@@ -27,7 +26,7 @@ def test_the_shipped_catalogue_names_the_demo_and_both_structberts() -> None:
     base = catalogue["structbert-base"]
     assert base.source == "iic/nlp_structbert_zero-shot-classification_chinese-base"
     assert (base.entailment, base.contradiction, base.template, base.max_length) == (0, 2, "{}", 512)
-    assert base.self_test.entailed == Pair("世界那么大，我想去看看", "旅游")
+    assert base.self_test.entailed == ("世界那么大，我想去看看", "旅游")
 
 
 def test_a_directory_is_taken_as_it_is(tmp_path: Path, checkpoint_dir: Callable[[str], Path]) -> None:

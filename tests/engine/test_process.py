@@ -172,6 +172,25 @@ def test_a_child_that_does_not_even_read_is_killed() -> None:
         assert not engine.is_alive
 
 
+def test_a_call_that_is_interrupted_does_not_leave_its_answer_to_the_next(engine: EngineProcess) -> None:
+    class TimeLimit(BaseException):
+        """What a worker raises from a signal's handler."""
+
+    def interrupt(*_: object) -> None:
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(TimeLimit):
+            engine.entail([Pair("hang", "")])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(EngineDied, match="interrupted"):
+        engine.entail(GOOD)
+    revived(engine)
+
+
 def test_restarting_a_healthy_engine_replaces_its_process(engine: EngineProcess) -> None:
     before = engine.pid
     assert revived(engine).pid != before

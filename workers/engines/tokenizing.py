@@ -72,7 +72,7 @@ class PairEncoder:
     """
 
     def __init__(self, directory: Path, *, max_length: int, protect_special_tokens: bool = True) -> None:
-        python = BertTokenizerLegacy.from_pretrained(directory)
+        python = BertTokenizerLegacy.from_pretrained(directory, local_files_only=True)
         self.pad_id: int = python.pad_token_id
         self._max_length = max_length
         self._python = python
