@@ -14,7 +14,7 @@ from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
 
 from tests.engine.reference import Reference
-from workers.engines.tokenizing import FAST, PairEncoder, cuts
+from workers.engines.tokenizing import FAST, Encoded, PairEncoder, cuts, stack
 from workers.ports import Pair
 
 SPECIALS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
@@ -92,6 +92,13 @@ def test_segment_one_begins_after_the_texts_separator(exact: PairEncoder) -> Non
     encoded = exact.encode([Pair("快递", "物流")])[0]
     assert encoded.first == len("快递") + 2
     assert encoded.ids[encoded.first - 1] == SEP
+
+
+def test_stacked_pairs_are_padded_at_their_end() -> None:
+    stacked = stack([Encoded([2, 7, 3, 8, 3], 3), Encoded([2, 3, 9, 3], 2)], pad_id=0)
+    assert stacked.ids.tolist() == [[2, 7, 3, 8, 3], [2, 3, 9, 3, 0]]
+    assert stacked.segments.tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
+    assert stacked.present.tolist() == [[True] * 5, [True] * 4 + [False]]
 
 
 @pytest.mark.parametrize(
