@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
@@ -45,16 +45,35 @@ def protected(checkpoint_dir: Callable[[str], Path]) -> PairEncoder:
     return PairEncoder(checkpoint_dir("plain"), max_length=MAX_LENGTH)
 
 
+@pytest.fixture(scope="module")
+def cased_reference(checkpoint_dir: Callable[[str], Path]) -> Reference:
+    return Reference(checkpoint_dir("cased"))
+
+
+@pytest.fixture(scope="module")
+def cased(checkpoint_dir: Callable[[str], Path]) -> PairEncoder:
+    return PairEncoder(checkpoint_dir("cased"), max_length=MAX_LENGTH, protect_special_tokens=False)
+
+
 def ids(encoder: PairEncoder, text: str, hypothesis: str = "") -> list[int]:
     return encoder.encode([Pair(text, hypothesis)])[0].ids
 
 
 @given(text=TEXTS, hypothesis=TEXTS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None)
 def test_any_pair_has_the_ids_of_the_reference(
     exact: PairEncoder, reference: Reference, text: str, hypothesis: str
 ) -> None:
     assert ids(exact, text, hypothesis) == reference.ids(text, hypothesis)
+
+
+@given(text=TEXTS, hypothesis=TEXTS)
+@example(text="e\u0301", hypothesis="か\u3099")
+@settings(max_examples=100, deadline=None)
+def test_a_vocabulary_that_keeps_case_has_the_references_ids_too(
+    cased: PairEncoder, cased_reference: Reference, text: str, hypothesis: str
+) -> None:
+    assert ids(cased, text, hypothesis) == cased_reference.ids(text, hypothesis)
 
 
 @given(text=TICKETS, hypothesis=UNICODE)
