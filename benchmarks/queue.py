@@ -87,7 +87,7 @@ class _Bench:
     """A broker with its stores, and a clock that counts results."""
 
     def __init__(
-        self, environ: Mapping[str, str], results: "redis.Redis[bytes]", cache: "redis.Redis[bytes]", folder: Path
+        self, environ: Mapping[str, str], results: redis.Redis, cache: redis.Redis, folder: Path
     ) -> None:
         self._environ = environ
         self._results = results

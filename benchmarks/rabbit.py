@@ -1,6 +1,7 @@
 """A RabbitMQ of the benchmark's own, from the machine's package, on free ports in its own folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -66,4 +67,5 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
 
 
 def _end_epmd(environ: dict[str, str]) -> None:
-    subprocess.run(["epmd", "-kill"], env=environ, capture_output=True, check=False)
+    if epmd := shutil.which("epmd"):
+        subprocess.run([epmd, "-kill"], env=environ, capture_output=True, check=False)

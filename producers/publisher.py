@@ -2,10 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from celery import Celery
+from celery.states import READY_STATES, SUCCESS
 from kombu.exceptions import OperationalError
 
 from producers.app import make_app
@@ -13,6 +14,8 @@ from tagging.errors import BrokerUnreachable
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER
 from tagging.redaction import redacted
 from tagging.settings import Settings, mask_url
+
+_POLL_S: Final = 0.05
 
 
 class Publisher:
@@ -51,6 +54,26 @@ class Publisher:
     def result(self, task_id: str) -> Any:
         """Celery's ``AsyncResult`` of the id."""
         return self._app.AsyncResult(task_id)
+
+    def answers(self, task_ids: Sequence[str], *, timeout_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ids with their answers, as they come; ``{"error"}`` where a task failed, or did not finish in time."""
+        waiting = dict.fromkeys(task_ids)
+        deadline = time.monotonic() + timeout_s
+        while waiting and time.monotonic() < deadline:
+            for id_ in self._finished(list(waiting)):
+                del waiting[id_]
+                yield id_, self._answer(id_)
+            if waiting:
+                time.sleep(_POLL_S)
+        for id_ in waiting:
+            yield id_, {"error": f"no answer within {timeout_s:.0f} s"}
+
+    def _finished(self, task_ids: Sequence[str]) -> list[str]:
+        return [id_ for id_ in task_ids if self._app.backend.get_task_meta(id_)["status"] in READY_STATES]
+
+    def _answer(self, task_id: str) -> dict[str, Any]:
+        meta = self._app.backend.get_task_meta(task_id)
+        return meta["result"] if meta["status"] == SUCCESS else {"error": str(meta["result"])}
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from celery import Celery
+import structlog
+from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from tagging import logs
@@ -16,6 +17,8 @@ from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
 from workers.ports import DeadLetters, Engine, ResultCache, TagStore
+
+log = structlog.get_logger()
 
 SAFE_TRANSPORT: Final = "workers.transport:Transport"
 
@@ -78,6 +81,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
     logs.configure(loaded.settings.log.level)
     app = WorkerApp(loaded)
     app.conf.update(celery_config(loaded.settings))
+    signals.worker_ready.connect(_say_consuming, weak=False)
     retries = loaded.settings.retries
     for name in (TAG_TICKET, TAG_COMMENT, TAG_MANY):
         app.register_task(BatchTask(name, backoff_s=retries.backoff_s, backoff_max_s=retries.backoff_max_s))
@@ -164,6 +168,12 @@ def _result_backend(url: str) -> str:
     if urlsplit(url).scheme in REDIS_SCHEMES:
         return f"workers.results:BatchedRedisBackend+{url}"
     return url
+
+
+def _say_consuming(sender: Any, **_: Any) -> None:
+    log.info(
+        "worker.consuming", node=sender.hostname, queues=",".join(sorted(q.name for q in sender.task_consumer.queues))
+    )
 
 
 app = make_app()

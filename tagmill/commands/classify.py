@@ -85,7 +85,7 @@ class _Careful:
         Raises:
             InvalidMessage: What is wrong with it.
         """
-        message = {
+        message: dict[str, Any] = {
             name: line[name] for name in ("text", "labels", "label_set", "multi_label", "template") if name in line
         }
         if "labels" not in message and "label_set" not in message:

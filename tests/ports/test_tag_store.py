@@ -155,8 +155,8 @@ def test_the_ledger_knows_since_when_an_answer_stands(database):
 
 
 def test_the_ledger_refuses_what_is_not_json_rather_than_wait(database):
+    [row] = rows({})
     with pytest.raises(ValueError, match="NaN or Inf"):
-        [row] = rows({})
         TagLedger(database).write([replace(row, answer={**row.answer, "scores": [float("nan")]})])
 
 

@@ -1,0 +1,157 @@
+"""``tagmill check``: one line for each thing that has to be right."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from tagging.errors import SettingsError, TagmillError
+from tagging.settings import Loaded, load, mask_url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one look found."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--no-model", is_flag=True, help="Do not load the model.")
+def command(as_json: bool, no_model: bool) -> None:
+    """Look at settings, label sets, broker, results, cache, ledger, device and model: a line each.
+
+    Exit code 0 when all is well, 1 when something is wrong, 2 for wrong settings, 3 for a broker out of reach.
+    """
+    loaded = _loaded(as_json)
+    looks: list[tuple[str, Callable[[Loaded], str]]] = [
+        ("labels", _labels),
+        ("broker", _broker),
+        ("results", _results),
+        ("cache", _cache),
+        ("ledger", _ledger),
+        ("device", _device),
+    ]
+    looks += [] if no_model else [("model", _model)]
+    findings = [_look(name, look, loaded, as_json) for name, look in looks]
+    if all(finding.ok for finding in findings):
+        sys.exit(0)
+    sys.exit(3 if any(finding.name == "broker" and not finding.ok for finding in findings) else 1)
+
+
+def _loaded(as_json: bool) -> Loaded:
+    try:
+        loaded = load()
+    except SettingsError as e:
+        for problem in e.problems:
+            _print(Finding(name="settings", ok=False, text=problem), as_json)
+        sys.exit(2)
+    _print(Finding(name="settings", ok=True, text=str(loaded.config_dir / "app.toml")), as_json)
+    return loaded
+
+
+def _look(name: str, look: Callable[[Loaded], str], loaded: Loaded, as_json: bool) -> Finding:
+    try:
+        finding = Finding(name=name, ok=True, text=look(loaded))
+    except ImportError as e:
+        finding = Finding(name=name, ok=False, text=f"{e.name} is not installed here; pip install 'tagmill[worker]'")
+    except Exception as e:  # noqa: BLE001  # whatever is wrong is what we came to say
+        finding = Finding(name=name, ok=False, text=str(e) or repr(e))
+    _print(finding, as_json)
+    return finding
+
+
+def _print(finding: Finding, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": finding.name, "ok": finding.ok, "text": finding.text}, ensure_ascii=False))
+    else:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<9} {finding.text}")
+
+
+def _labels(loaded: Loaded) -> str:
+    from tagging.labels import LabelBook
+
+    book = LabelBook.load(loaded.config_dir / "labels", max_labels=loaded.settings.labels.max_per_set)
+    return f"{len(book)} label sets: {', '.join(s.name for s in book)}"
+
+
+def _broker(loaded: Loaded) -> str:
+    from producers.app import make_app
+
+    settings = loaded.settings
+    with make_app(settings).connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+        connection.default_channel.close()
+    text = mask_url(settings.broker.url)
+    if settings.uses_redis_broker:
+        text += _redis_safety(settings.broker.url)
+    return text
+
+
+def _redis_safety(url: str) -> str:
+    """What a Redis that carries messages must not be."""
+    with _redis(url) as client:
+        policy = client.info("memory").get("maxmemory_policy", "noeviction")
+        durable = client.info("persistence").get("aof_enabled")
+    if str(policy).startswith("allkeys"):
+        raise TagmillError(f"{mask_url(url)}: maxmemory-policy {policy} evicts queued messages; set noeviction")
+    return "" if durable else " (no append-only file: a crash of Redis loses what is queued)"
+
+
+def _results(loaded: Loaded) -> str:
+    url = loaded.settings.results.url
+    if url.startswith("redis"):
+        with _redis(url) as client:
+            client.ping()
+    return mask_url(url)
+
+
+def _cache(loaded: Loaded) -> str:
+    url = loaded.settings.cache.url
+    if not url:
+        return "the worker's own memory only"
+    with _redis(url) as client:
+        client.ping()
+    return mask_url(url)
+
+
+def _ledger(loaded: Loaded) -> str:
+    from tagmill.ledgers import open_ledgers
+
+    with open_ledgers(loaded.settings) as (_, dead):
+        waiting = dead.count()
+    return f"{mask_url(loaded.settings.ledger.url)}, {waiting} dead letters"
+
+
+def _device(loaded: Loaded) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    if loaded.settings.model.device.startswith("cuda"):
+        raise TagmillError(f"model.device is {loaded.settings.model.device} but torch {torch.__version__} sees no GPU")
+    return f"cpu, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _model(loaded: Loaded) -> str:
+    from workers.app import build_engine
+
+    engine = build_engine(loaded)
+    try:
+        info = engine.info
+        return f"{info.name} {info.precision} on {info.device}, fingerprint {info.fingerprint[:12]}, self-test passed"
+    finally:
+        engine.close()
+
+
+def _redis(url: str) -> Any:
+    import redis
+
+    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
