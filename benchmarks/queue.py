@@ -86,9 +86,7 @@ def _bench(broker: str, folder: Path) -> Iterator["_Bench"]:
 class _Bench:
     """A broker with its stores, and a clock that counts results."""
 
-    def __init__(
-        self, environ: Mapping[str, str], results: redis.Redis, cache: redis.Redis, folder: Path
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], results: redis.Redis, cache: redis.Redis, folder: Path) -> None:
         self._environ = environ
         self._results = results
         self._cache = cache

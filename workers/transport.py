@@ -1,9 +1,10 @@
 """A Redis transport for kombu whose fetch loses nothing, and takes as many messages at once as there is room for.
 
-The stock transport removes a message with ``BRPOP`` and registers it as unacknowledged in a second round trip: a worker
-that dies, or a connection that breaks, between the two loses it without a trace (celery/kombu#305). Here one server-side
-script pops and registers, by the server's clock, any number of messages; and since a script cannot block, an empty
-queue is waited for with ``BLMOVE queue queue RIGHT RIGHT``, which moves the last element onto itself: a blocking peek.
+The stock transport removes a message with ``BRPOP`` and registers it as unacknowledged in a second round trip: a
+worker that dies, or a connection that breaks, between the two loses it without a trace (celery/kombu#305). Here one
+server-side script pops and registers, by the server's clock, any number of messages; and since a script cannot block,
+an empty queue is waited for with ``BLMOVE queue queue RIGHT RIGHT``, which moves the last element onto itself: a
+blocking peek.
 
 Everything else is the stock transport's: names of keys, envelopes, priorities, restoring, publishing, so that stock
 clients and workers share the queues. ADR-0003.

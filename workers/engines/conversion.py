@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -181,7 +180,7 @@ def _write(target: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Ten
 def _set_aside(target: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=target.parent))
     try:
-        os.replace(target, aside)
+        target.replace(aside)
     except FileNotFoundError:
         pass  # another process was quicker
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
@@ -38,7 +39,7 @@ def serve(pipe: Connection, factory: str, arguments: Mapping[str, Any], environm
     with contextlib.suppress(EOFError, OSError):  # the parent closed the pipe, or is gone
         try:
             engine: Engine = locate(factory)(**arguments)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the parent raises it again
             pipe.send(_failure(error))
             return
         pipe.send(("ready", engine.info))
@@ -77,7 +78,7 @@ def _answer_all(pipe: Connection, engine: Engine) -> None:
             return
         try:
             reply = _scored(engine.entail([Pair(*pair) for pair in request]))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the parent raises it again
             reply = _failure(error)
         pipe.send(reply)
         if reply[:2] == ("failed", EngineDied.__name__):
@@ -95,7 +96,7 @@ def _failure(error: Exception) -> Reply:
         return ("failed", name, str(error))
     # Not one of ours, so its message may quote a customer: send where it happened instead.
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return ("failed", EngineError.__name__, f"{name} at {os.path.basename(place.filename)}:{place.lineno}")
+    return ("failed", EngineError.__name__, f"{name} at {Path(place.filename).name}:{place.lineno}")
 
 
 def _leave_with_parent() -> None:

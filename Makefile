@@ -1,0 +1,60 @@
+# Everything that people and CI type. `make help` lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up install services format check test bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## Tag the sample tickets with a real queue and worker, then clean up
+	@$(BIN)/tagmill demo
+
+up: $(VENV)/.demo  ## Run a broker and a worker until Ctrl-C
+	@$(BIN)/tagmill up
+
+install: $(VENV)/.dev  ## Make the virtual environment with everything in it
+
+services:  ## Install the servers that tests run against (Debian, as root)
+	@deploy/services.sh
+
+format: $(VENV)/.dev  ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+check: $(VENV)/.dev  ## Lint, types, import rules, unit and port tests: under two minutes
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest -q tests/unit tests/ports
+
+test: services $(VENV)/.dev  ## Everything, with real servers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest tests
+
+bench: $(VENV)/.dev  ## Measure the queue beside plain Celery
+	@$(BIN)/tagmill bench queue --json
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) .tagmill .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (torch and transformers: some minutes the first time)"
+	@$(PIP) -e '.[worker,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) with what development needs"
+	@$(PIP) -e '.[worker,demo,flower,postgres,lab,dev]'
+	@touch $@ $(VENV)/.demo
