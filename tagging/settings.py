@@ -13,6 +13,13 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from tagging.errors import SettingsError
 from tagging.labels import Policy, Share
@@ -132,8 +139,10 @@ class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Section):
+class Settings(BaseSettings):
     """Everything that a process of Tagmill can be told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     broker: BrokerSettings = BrokerSettings()
     results: ResultsSettings = ResultsSettings()
@@ -146,6 +155,13 @@ class Settings(_Section):
     retries: RetriesSettings = RetriesSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing is read behind anybody's back; ``load`` asks the file and the environment itself."""
+        return (init_settings,)
 
     @property
     def prefetch(self) -> int:
@@ -199,19 +215,15 @@ def load(*, environ: Mapping[str, str] | None = None, config_dir: Path | None = 
     environ = os.environ if environ is None else environ
     folder = config_dir or find_config_dir(environ)
     path = folder / "app.toml"
-    problems: list[str] = []
+    problems = list(_unknown_variables(environ))
     from_file = _read_toml(path, problems)
-    from_env = dict(_read_environ(environ, problems))
-    values = _merge(from_file, from_env)
-    settings = _validate(values, from_env, path, problems)
+    from_env = _read_environ(environ)
+    settings = _validate(_merge(from_file, from_env), from_env, path, problems)
     if settings is not None:
         problems += _disagreements(settings)
     if problems or settings is None:
         raise SettingsError(problems)
-    origins = {
-        name: (from_env[name][0] if name in from_env else str(path) if _has(from_file, name) else "default")
-        for name, _ in leaves(settings)
-    }
+    origins = {name: _origin(name, from_env, from_file, path) for name, _ in leaves(settings)}
     return Loaded(settings=settings, origins=origins, config_dir=folder)
 
 
@@ -251,49 +263,48 @@ def mask_url(url: str) -> str:
         return "********"
 
 
-def _read_toml(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return TomlConfigSettingsSource(Settings, toml_file=path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
         problems.append(f"{path}: {e}")
         return {}
-    sections = {name: values for name, values in raw.items() if isinstance(values, dict)}
-    problems += [f"{path}: {name!r} stands outside a section" for name in raw.keys() - sections.keys()]
-    return sections
 
 
-def _read_environ(environ: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """``broker.url`` with the variable's name and its value, for each ``TAGMILL_BROKER__URL``."""
-    known = {name for name, _ in leaves(Settings())}
-    for variable, value in environ.items():
-        name = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-        if variable == CONFIG_DIR_VARIABLE or not variable.startswith(ENV_PREFIX) or "__" not in variable:
-            continue
-        if name in known:
-            yield name, (variable, value)
-        else:
-            problems.append(f"{variable}: there is no setting {name}; `tagmill config show` lists them")
+def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+    source.env_vars = {variable.lower(): value for variable, value in environ.items()}
+    return source()
 
 
-def _merge(from_file: Mapping[str, Mapping[str, Any]], from_env: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {section: dict(values) for section, values in from_file.items()}
-    for name, (_, value) in from_env.items():
-        section, _, key = name.partition(".")
-        merged.setdefault(section, {})[key] = value
-    return merged
+def _merge(from_file: Mapping[str, Any], from_env: Mapping[str, Any]) -> dict[str, Any]:
+    return {**from_file, **{section: {**from_file.get(section, {}), **values} for section, values in from_env.items()}}
 
 
-def _validate(
-    values: dict[str, Any], from_env: Mapping[str, tuple[str, str]], path: Path, problems: list[str]
-) -> Settings | None:
+def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    known = {_variable(name) for name, _ in leaves(Settings())}
+    for variable in environ:
+        if variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
+            yield f"{variable}: there is no such setting; `tagmill config show` lists them"
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper().replace(".", "__")
+
+
+def _origin(name: str, from_env: Mapping[str, Any], from_file: Mapping[str, Any], path: Path) -> str:
+    if _has(from_env, name):
+        return _variable(name)
+    return str(path) if _has(from_file, name) else "default"
+
+
+def _validate(values: dict[str, Any], from_env: Mapping[str, Any], path: Path, problems: list[str]) -> Settings | None:
     try:
         return Settings.model_validate(values)
     except ValidationError as e:
         for problem in e.errors(include_input=False, include_url=False, include_context=False):
             name = ".".join(str(part) for part in problem["loc"])
-            where = from_env[name][0] if name in from_env else str(path)
+            where = _variable(name) if _has(from_env, name) else str(path)
             text = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
             problems.append(f"{name}: {text} (in {where})")
         return None
@@ -328,6 +339,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         )
 
 
-def _has(sections: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+def _has(sections: Mapping[str, Any], name: str) -> bool:
     section, _, key = name.partition(".")
-    return key in sections.get(section, {})
+    values = sections.get(section, {})
+    return isinstance(values, Mapping) and key in values

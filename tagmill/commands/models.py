@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tagging.settings import load
+from tagging.settings import Loaded, load
 
 
 @click.group()
@@ -20,7 +20,7 @@ def list_() -> None:
 
     loaded = load()
     catalogue = load_catalogue(loaded.config_dir / "models.toml")
-    folder = Path(loaded.settings.model.cache_dir).expanduser() / "models"
+    folder = _folder(loaded)
     for name, entry in catalogue.items():
         try:
             where = str(resolve(name, catalogue=catalogue, models_dir=folder).directory)
@@ -29,3 +29,42 @@ def list_() -> None:
         click.echo(f"{name:<20} {entry.licence:<12} {entry.source or 'shipped':<60} {where}")
         if entry.note:
             click.echo(f"{'':<20} {entry.note}")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--revision", default="", help="A tag or commit; default: the catalogue's.")
+@click.option("--accept-change", is_flag=True, help="Take it even if the revision's content is not what it was.")
+def fetch(name: str, revision: str, accept_change: bool) -> None:
+    """Download a model of the catalogue through ModelScope and record the SHA-256 of each file."""
+    from tagging.errors import ModelRefused
+    from workers.engines.catalogue import load_catalogue
+    from workers.engines.fetch import fetch as fetch_model
+
+    loaded = load()
+    entry = load_catalogue(loaded.config_dir / "models.toml").get(name)
+    if entry is None or entry.source is None:
+        raise ModelRefused(f"no model {name!r} to fetch; `tagmill models list` shows those there are")
+    manifest = fetch_model(
+        name,
+        entry.source,
+        models_dir=_folder(loaded),
+        revision=revision or entry.revision,
+        accept_change=accept_change,
+    )
+    click.echo(f'{name} {manifest.shown_revision}: set model.name = "{name}" to serve it')
+
+
+@command.command()
+@click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def convert(checkpoint: Path) -> None:
+    """Convert a checkpoint in ModelScope's StructBERT format, strictly, and print where the result lies."""
+    from workers.engines.checkpoint import read_checkpoint
+    from workers.engines.conversion import convert as convert_checkpoint
+
+    cache = Path(load().settings.model.cache_dir).expanduser()
+    click.echo(convert_checkpoint(read_checkpoint(checkpoint), cache / "converted"))
+
+
+def _folder(loaded: Loaded) -> Path:
+    return Path(loaded.settings.model.cache_dir).expanduser() / "models"

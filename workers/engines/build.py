@@ -34,7 +34,7 @@ def build_engine(
     """An engine for `model`, a name of the catalogue or a checkpoint directory.
 
     Args:
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
         precision: float32, bfloat16, float16 or int8; None chooses float16 on a GPU and float32 on a CPU.
         max_tokens: Padded tokens of one pass; None chooses by the device.
         threads: CPU threads of the engine; None leaves it to torch.
@@ -91,13 +91,14 @@ def load_engine(
     # Imported here: the parent of an engine process, which imports this module, has no use for torch.
     from workers.engines.checkpoint import read_checkpoint
     from workers.engines.conversion import convert
-    from workers.engines.device import default_precision, set_threads
+    from workers.engines.device import choose_device, default_precision, set_threads
     from workers.engines.fetch import verified_revision
     from workers.engines.self_test import self_test, warm_up
     from workers.engines.structbert import NliEngine
 
     if threads is not None:
         set_threads(threads)
+    device = choose_device() if device == "auto" else device
     root = cache_dir or cache_root()
     found = resolve(model, catalogue=load_catalogue(catalogue), models_dir=root / "models")
     checkpoint = read_checkpoint(found.directory)

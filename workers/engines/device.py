@@ -18,6 +18,11 @@ OUT_OF_MEMORY = ("you tried to allocate", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_S
 log = logging.getLogger(__name__)
 
 
+def choose_device() -> str:
+    """The first GPU, or the CPU where there is none."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def default_precision(device: str) -> str:
     return "float16" if device.startswith("cuda") else "float32"
 
