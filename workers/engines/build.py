@@ -10,7 +10,7 @@ from pathlib import Path
 from tagging.errors import ModelRefused
 from workers.engines.catalogue import MODELS_TOML, cache_root, load_catalogue, resolve
 from workers.engines.process import EngineProcess
-from workers.ports import Engine, ModelInfo
+from workers.ports import Engine, ModelInfo, Pair
 
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}  # measured: a CPU is fastest with small passes, a GPU wants large ones
 FACTORY = "workers.engines.build:load_engine"
@@ -124,8 +124,11 @@ def load_engine(
     )
     if check:
         warm_up(engine, max_tokens=budget if kind == "cuda" else 0)
-        test = found.entry.self_test
-        self_test(engine, entailed=test.entailed, contradicted=test.contradicted)
+        yes, no = (
+            Pair(example.text, info.template.replace("{}", example.label))
+            for example in (found.entry.self_test.entailed, found.entry.self_test.contradicted)
+        )
+        self_test(engine, entailed=yes, contradicted=no)
     return engine
 
 

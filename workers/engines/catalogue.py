@@ -7,13 +7,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tagging.errors import ModelRefused
 from workers.engines.checkpoint import SHORTEST
-from workers.ports import Pair
 
 MODELS_TOML = Path(__file__).resolve().parents[2] / "config" / "models.toml"
 DEMO = "demo"
@@ -22,13 +21,18 @@ DEMO_MODEL = Path(__file__).resolve().parent / "demo_model"
 Column = Annotated[int, Field(ge=0, le=2)]
 
 
+class Example(NamedTuple):
+    text: str
+    label: str
+
+
 class SelfTest(BaseModel):
-    """What a model must get right before it serves; hypotheses are written out, whatever the template."""
+    """What a model must get right before it serves: a label that fits a text, and one that does not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entailed: Pair
-    contradicted: Pair
+    entailed: Example
+    contradicted: Example
 
 
 class Entry(BaseModel):
@@ -56,11 +60,11 @@ class Entry(BaseModel):
         return self
 
 
-# For a checkpoint given by its directory, in the format's own order and with a bare label as the hypothesis.
+# For a checkpoint given by its directory: the format's own columns, and the template it names, or the bare label.
 UNLISTED = Entry(
     self_test=SelfTest(
-        entailed=Pair("我的快递三天了还没有送到，物流信息也不更新", "物流"),
-        contradicted=Pair("我的快递三天了还没有送到，物流信息也不更新", "登录"),
+        entailed=Example("我的快递三天了还没有送到，物流信息也不更新", "物流"),
+        contradicted=Example("我的快递三天了还没有送到，物流信息也不更新", "登录"),
     )
 )
 

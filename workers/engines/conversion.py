@@ -160,6 +160,8 @@ def _first(names: list[str]) -> str:
 def _write(target: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], config: BertConfig) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
+        if is_intact(target, checkpoint):
+            return  # another process was quicker
         log.warning("checkpoint.damaged directory=%s", target.name)
         _set_aside(target)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from tagging.errors import EngineDied, EngineError, ModelRefused
+from tagging.errors import EngineDied, EngineError
 from workers.engines.serving import ERRORS, Reply, serve, unpack
 from workers.ports import Entailment, ModelInfo, Pair
 
@@ -77,7 +77,14 @@ class EngineProcess:
             EngineDied: The child crashed or hung, now or earlier; `restart` brings it back.
         """
         with self._lock:
-            return unpack(self._ask([tuple(pair) for pair in pairs], self._timeout_s))
+            try:
+                return unpack(self._ask([tuple(pair) for pair in pairs], self._timeout_s))
+            except EngineError:
+                raise
+            except BaseException:
+                # A signal's exception, such as a time limit: the answer still to come would be taken for the next one.
+                self._bury("a call was interrupted")
+                raise
 
     def restart(self) -> None:
         """End the child, if there is one, and start another; returns once its model is loaded."""
@@ -86,8 +93,8 @@ class EngineProcess:
             self._spawn()
             try:
                 _, self._info = self._receive(self._start_timeout_s)
-            except (ModelRefused, EngineError) as error:
-                self._bury(str(error))
+            except BaseException as error:
+                self._bury(f"not ready: {error}")
                 raise
 
     def close(self, *, grace_s: float = 5.0) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from transformers import BertForSequenceClassification
+from transformers.utils import logging as transformers_logging
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
 from workers.engines.device import DeviceClock, is_lost, is_out_of_memory, open_device
 from workers.engines.passes import TokenBudget, halves, plan
-from workers.engines.tokenizing import Encoded, PairEncoder
+from workers.engines.tokenizing import Encoded, PairEncoder, stack
 from workers.ports import Entailment, Logit, ModelInfo, Pair
 
 DTYPES = {
@@ -154,22 +157,20 @@ class NliEngine:
     def _forward(self, encoded: list[Encoded]) -> torch.Tensor:
         if self._model is None:
             raise EngineError("this engine is closed")
-        longest = max(len(pair.ids) for pair in encoded)
-        ids = torch.full((len(encoded), longest), self._encoder.pad_id, dtype=torch.long)
-        segments = torch.zeros_like(ids)
-        present = torch.zeros(ids.shape, dtype=torch.bool)
-        for row, pair in enumerate(encoded):
-            ids[row, : len(pair.ids)] = torch.tensor(pair.ids)
-            segments[row, pair.first : len(pair.ids)] = 1
-            present[row, : len(pair.ids)] = True
-        padded = any(len(pair.ids) < longest for pair in encoded)
+        stacked = stack(encoded, pad_id=self._encoder.pad_id)
+        longest = stacked.ids.shape[1]
         # Four dimensions: with two, transformers asks the mask whether all of it is set, and so waits for the device.
-        mask = self._send(present)[:, None, None, :].expand(-1, 1, longest, -1) if padded else None
-        output = self._model(input_ids=self._send(ids), token_type_ids=self._send(segments), attention_mask=mask)
+        mask = (
+            None if stacked.present.all() else self._send(stacked.present)[:, None, None, :].expand(-1, 1, longest, -1)
+        )
+        output = self._model(
+            input_ids=self._send(stacked.ids), token_type_ids=self._send(stacked.segments), attention_mask=mask
+        )
         logits: torch.Tensor = output.logits[:, self._columns]
         return logits
 
-    def _send(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _send(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
         if self._device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
@@ -181,7 +182,7 @@ def load_model(directory: Path, precision: str) -> torch.nn.Module:
     Raises:
         ModelRefused: A weight is missing, unexpected or of another shape.
     """
-    with _loading:
+    with _loading, _no_progress_bar():
         result: Any = BertForSequenceClassification.from_pretrained(
             directory,
             dtype=DTYPES[precision],
@@ -197,6 +198,18 @@ def load_model(directory: Path, precision: str) -> torch.nn.Module:
             raise ModelRefused(f"{directory}: the weights do not fit the network. {told}. Remove it to convert again.")
         network: torch.nn.Module = model.eval()
         return _quantised(network) if precision == "int8" else network
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    untyped: Any = transformers_logging
+    shown = untyped.is_progress_bar_enabled()
+    untyped.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            untyped.enable_progress_bar()
 
 
 def _quantised(model: torch.nn.Module) -> torch.nn.Module:

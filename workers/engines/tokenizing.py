@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import is_normalized
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
@@ -61,6 +64,25 @@ class Encoded(NamedTuple):
     first: int  # tokens of segment 0: [CLS] text [SEP]
 
 
+class Stacked(NamedTuple):
+    """Pairs side by side, each array of shape (pairs, tokens of the longest)."""
+
+    ids: NDArray[np.int64]
+    segments: NDArray[np.int64]
+    present: NDArray[np.bool_]  # False where a row is only padding
+
+
+def stack(encoded: Sequence[Encoded], *, pad_id: int) -> Stacked:
+    """The pairs padded to the longest of them."""
+    lengths = np.array([len(pair.ids) for pair in encoded])[:, None]
+    firsts = np.array([pair.first for pair in encoded])[:, None]
+    columns = np.arange(lengths.max())[None, :]
+    present = columns < lengths
+    ids = np.full(present.shape, pad_id, dtype=np.int64)
+    ids[present] = list(chain.from_iterable(pair.ids for pair in encoded))
+    return Stacked(ids, ((columns >= firsts) & present).astype(np.int64), present)
+
+
 class PairEncoder:
     """Turns pairs into token ids; the longer side of a pair is truncated first.
 
@@ -72,7 +94,7 @@ class PairEncoder:
     """
 
     def __init__(self, directory: Path, *, max_length: int, protect_special_tokens: bool = True) -> None:
-        python = BertTokenizerLegacy.from_pretrained(directory)
+        python = BertTokenizerLegacy.from_pretrained(directory, local_files_only=True)
         self.pad_id: int = python.pad_token_id
         self._max_length = max_length
         self._python = python

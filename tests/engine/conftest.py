@@ -1,0 +1,61 @@
+"""Checkpoints made once for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.checkpoints import VARIANTS, make_checkpoint
+from workers.engines.checkpoint import read_checkpoint
+from workers.engines.conversion import convert
+from workers.engines.structbert import NliEngine
+from workers.ports import ModelInfo
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a variant, by name; made on first use. Copy it before changing it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def directory(variant: str) -> Path:
+        path = root / variant
+        return path if path.exists() else make_checkpoint(path, VARIANTS[variant])
+
+    return directory
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("converted")
+
+
+@pytest.fixture(scope="session")
+def open_engine(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Callable[..., NliEngine]:
+    """An engine on the CPU for a variant, without warm-up and self-test."""
+
+    def engine(
+        variant: str = "plain", *, precision: str = "float32", max_tokens: int = 1024, exact: bool = False
+    ) -> NliEngine:
+        checkpoint = read_checkpoint(checkpoint_dir(variant))
+        info = ModelInfo(
+            name=variant,
+            fingerprint=checkpoint.fingerprint,
+            revision="local",
+            family="nli",
+            precision=precision,
+            device="cpu",
+            max_length=checkpoint.max_length,
+            template=checkpoint.template or "{}",
+        )
+        directory = convert(checkpoint, cache_dir)
+        return NliEngine(directory, info=info, device="cpu", max_tokens=max_tokens, exact=exact)
+
+    return engine

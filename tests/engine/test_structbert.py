@@ -1,0 +1,269 @@
+"""The engine's logits are those of ModelScope's pipeline, however pairs are sorted, joined and cut into passes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
+from tests.engine.reference import Reference, softmax
+from workers.engines.checkpoint import read_checkpoint
+from workers.engines.conversion import convert
+from workers.engines.structbert import NliEngine, load_model
+from workers.ports import Logit, Pair
+
+TOLERANCE = 1e-5
+LABELS = ["物流", "退款", "登录"]
+LONG = "快递还没有送到，物流信息也不更新。" * 120  # over 2,000 characters
+
+NASTY = {
+    "empty": ("", LABELS),
+    "blank": (" \n\t　", LABELS),
+    "one character": ("a", LABELS),
+    "2,000 characters": (LONG[:2000], LABELS),
+    "both long": (LONG, [LONG[:700], LONG[1:900]]),
+    "hypothesis longer than the text": ("退款", ["这句话是关于物流信息" * 20, "退款"]),
+    "empty hypothesis": ("我要退款", ["", "退款"]),
+    "emoji": ("😀😀 好评 ❤️ 👨‍👩‍👧 🇨🇳 👍🏽", LABELS),
+    "emoji newer than the tables": ("🫠🫨🩷 退款", LABELS),
+    "special tokens typed": ("[SEP] 退款 [MASK][PAD] [CLS]", ["[SEP]", "退款"]),
+    "full-width": ("ＡＢＣ１２３，！？　空格", LABELS),
+    "control characters": ("退\x00款\x07\x1b[0m\u200b\u202e结束\x7f", LABELS),
+    "mixed languages": ("我的App一直crash, refund please! Σ ΟΔΟΣ あア 한국어 עברית", LABELS),
+    "marks": ("e\u0301 é が か\u3099 İ ß ﬁ", LABELS),
+    "long word": ("x" * 150 + " 退款", LABELS),
+    "one label": ("我要退款", ["退款"]),
+    "many labels": ("我要退款", [f"{first}{second}" for first in "物流退款" for second in "登录账号"]),
+    "same label twice": ("我要退款", ["退款", "退款", "物流"]),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint_dir: Callable[[str], Path]) -> Reference:
+    return Reference(checkpoint_dir("plain"))
+
+
+@pytest.fixture(scope="module")
+def engine(open_engine: Callable[..., NliEngine]) -> NliEngine:
+    return open_engine(exact=True)
+
+
+def pairs_of(name: str) -> list[Pair]:
+    text, hypotheses = NASTY[name]
+    return [Pair(text, hypothesis) for hypothesis in hypotheses]
+
+
+def scores(logits: list[Logit], *, multi_label: bool) -> np.ndarray:
+    table = np.array(logits, dtype=np.float32)
+    if multi_label or len(logits) == 1:
+        return softmax(table[:, ::-1], axis=-1)[:, 1]
+    return softmax(table[:, 0], axis=-1)
+
+
+@pytest.mark.parametrize("multi_label", [False, True], ids=["single", "multi"])
+@pytest.mark.parametrize("name", NASTY)
+def test_scores_are_those_of_the_pipeline(
+    engine: NliEngine, reference: Reference, name: str, multi_label: bool
+) -> None:
+    answer = engine.entail(pairs_of(name))
+    text, hypotheses = NASTY[name]
+    expected = reference.scores(text, hypotheses, multi_label=multi_label)
+    assert np.abs(scores(answer.logits, multi_label=multi_label) - expected).max() < TOLERANCE
+    assert np.abs(np.array(answer.logits) - reference.logits(text, hypotheses)[:, [0, 2]]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("max_tokens", [1, 600, 4096])
+def test_scores_do_not_depend_on_how_pairs_are_batched(
+    open_engine: Callable[..., NliEngine], reference: Reference, max_tokens: int
+) -> None:
+    everything = [pair for name in NASTY for pair in pairs_of(name)]
+    random.Random(1).shuffle(everything)
+    answer = open_engine(exact=True, max_tokens=max_tokens).entail(everything)
+    expected = [reference.logits(pair.text, [pair.hypothesis])[0, [0, 2]] for pair in everything]
+    assert np.abs(np.array(answer.logits) - np.array(expected)).max() < TOLERANCE
+    assert answer.tokens == [len(reference.ids(*pair)) for pair in everything]
+
+
+def test_a_checkpoint_in_half_precision_scores_as_its_float32_copy(
+    open_engine: Callable[..., NliEngine], checkpoint_dir: Callable[[str], Path]
+) -> None:
+    answer = open_engine("half", exact=True).entail(pairs_of("mixed languages"))
+    expected = Reference(checkpoint_dir("half")).logits(*NASTY["mixed languages"])[:, [0, 2]]
+    assert np.abs(np.array(answer.logits) - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.15), ("float16", 0.02), ("int8", 0.5)])
+def test_lower_precisions_stay_near(
+    open_engine: Callable[..., NliEngine], engine: NliEngine, precision: str, tolerance: float
+) -> None:
+    pairs = pairs_of("mixed languages") + pairs_of("one label")
+    difference = np.array(open_engine(precision=precision).entail(pairs).logits) - np.array(engine.entail(pairs).logits)
+    assert 0 < np.abs(difference).max() < tolerance
+
+
+def test_equal_pairs_are_computed_once(engine: NliEngine) -> None:
+    pair = Pair("我要退款", "退款")
+    once, thrice = engine.entail([pair]), engine.entail([pair] * 3)
+    assert thrice.logits == once.logits * 3
+    assert thrice.tokens == once.tokens * 3
+    assert thrice.padded_tokens == once.padded_tokens
+
+
+def test_nothing_in_nothing_out(engine: NliEngine) -> None:
+    answer = engine.entail([])
+    assert (answer.logits, answer.tokens, answer.padded_tokens) == ([], [], 0)
+
+
+def test_passes_are_padded_to_their_own_longest_pair_only(open_engine: Callable[..., NliEngine]) -> None:
+    pairs = [Pair("退" * length, "款") for length in (10, 100, 11, 101)]  # 4 tokens more each
+    answer = open_engine(max_tokens=220).entail(pairs)
+    assert answer.tokens == [14, 104, 15, 105]
+    assert answer.padded_tokens == 2 * 105 + 2 * 15
+
+
+def test_a_typed_separator_does_not_move_the_border(open_engine: Callable[..., NliEngine], engine: NliEngine) -> None:
+    typed = [Pair("我要 [SEP] 退款", "物流")]
+    assert open_engine().entail(typed).tokens != engine.entail(typed).tokens
+
+
+def test_logits_that_are_not_finite_are_handed_on(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine()
+    monkeypatch.setattr(engine, "_forward", lambda encoded: torch.tensor([[math.nan, math.inf]] * len(encoded)))
+    logit = engine.entail([Pair("a", "b")]).logits[0]
+    assert math.isnan(logit.entailment)
+    assert logit.contradiction == math.inf
+
+
+# Failures of the device
+
+
+def refusing(
+    engine: NliEngine, fits: Callable[[int, int], bool], error: Exception
+) -> Callable[[list[Any]], torch.Tensor]:
+    """The engine's forward pass on a device that only takes passes of n pairs by m tokens where `fits(n, m)`."""
+    forward = engine._forward
+
+    def limited(encoded: list[Any]) -> torch.Tensor:
+        if not fits(len(encoded), max(len(pair.ids) for pair in encoded)):
+            raise error
+        return forward(encoded)
+
+    return limited
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "linux", "windows", "python"])
+def test_a_pass_that_does_not_fit_is_halved_until_it_does(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = open_engine(max_tokens=4096)
+    pairs = [Pair("退" * length, "款") for length in range(1, 30)]
+    expected = np.array(engine.entail(pairs).logits)
+    monkeypatch.setattr(engine, "_forward", refusing(engine, lambda n, m: n * m <= 100, error))
+    assert np.abs(np.array(engine.entail(pairs).logits) - expected).max() < TOLERANCE
+
+
+def test_after_that_passes_are_smaller_and_grow_back_slowly(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(max_tokens=6400)
+    forward = engine._forward
+    monkeypatch.setattr(engine, "_forward", refusing(engine, lambda n, m: n * m <= 100, OUT_OF_MEMORY[0]))
+    engine.entail([Pair("退" * 10 + str(number), "款") for number in range(10)])
+    shrunk = engine._budget.tokens
+    assert shrunk <= 100
+    monkeypatch.setattr(engine, "_forward", forward)
+    engine.entail([Pair("退", "款")])
+    assert engine._budget.tokens == shrunk + 6400 // 64
+    for _ in range(70):
+        engine.entail([Pair("退", "款")])
+    assert engine._budget.tokens == 6400
+
+
+def test_when_a_single_pair_does_not_fit_nothing_is_scored(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine()
+    monkeypatch.setattr(engine, "_forward", refusing(engine, lambda n, m: m < 50, OUT_OF_MEMORY[0]))
+    with pytest.raises(DeviceOutOfMemory, match="single pair of 104 tokens"):
+        engine.entail([Pair("退" * 10, "款"), Pair("退" * 100, "款")])
+
+
+def test_any_other_failure_is_an_engine_error_and_not_retried(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine()
+    calls: list[int] = []
+
+    def fail(encoded: list[Any]) -> torch.Tensor:
+        calls.append(len(encoded))
+        raise RuntimeError("mkl: illegal instruction\nlong trace")
+
+    monkeypatch.setattr(engine, "_forward", fail)
+    with pytest.raises(EngineError, match=r"cpu: RuntimeError: mkl: illegal instruction$"):
+        engine.entail([Pair("a", "b"), Pair("c", "d")])
+    assert calls == [2]
+
+
+def test_a_fault_in_a_kernel_means_that_the_engine_died(
+    open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine()
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    monkeypatch.setattr(engine, "_forward", refusing(engine, lambda n, m: False, error))
+    with pytest.raises(EngineDied, match="device-side assert"):
+        engine.entail([Pair("a", "b")])
+
+
+def test_a_closed_engine_says_so(open_engine: Callable[..., NliEngine]) -> None:
+    engine = open_engine()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.entail([Pair("a", "b")])
+
+
+# What is refused while loading
+
+
+def test_a_directory_that_lacks_a_weight_is_refused_instead_of_filled_with_random_ones(
+    checkpoint_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    converted = convert(read_checkpoint(checkpoint_dir("plain")), tmp_path / "cache")
+    spoilt = Path(shutil.copytree(converted, tmp_path / "spoilt"))
+    tensors = load_file(spoilt / "model.safetensors")
+    del tensors["bert.pooler.dense.weight"]
+    save_file(tensors, spoilt / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelRefused, match=r"bert\.pooler\.dense\.weight"):
+        load_model(spoilt, "float32")
+
+
+def test_float16_on_a_cpu_works_and_warns(
+    open_engine: Callable[..., NliEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        open_engine(precision="float16")
+    assert "engine.slow_precision" in caplog.text
+
+
+def test_an_unknown_precision_lists_the_known_ones(open_engine: Callable[..., NliEngine]) -> None:
+    with pytest.raises(ModelRefused, match="float32, bfloat16, float16, int8"):
+        open_engine(precision="fp8")
