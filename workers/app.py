@@ -62,7 +62,6 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         from ledger.dead import DeadLedger
         from ledger.tags import TagLedger
         from ledger.upgrade import upgrade
-
         from workers.stores.ledger_store import LedgerDeadLetters, LedgerTagStore
 
         upgrade(self.settings.ledger.url)

@@ -1,0 +1,1 @@
+"""Measurements. Each prints one JSON object and compares what it measures with its rival in the same run."""
