@@ -22,10 +22,11 @@ from typing import Any, Final, Protocol
 import structlog
 from celery import Task
 from celery.concurrency.base import BasePool
+from celery.platforms import EX_FAILURE
 from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state as worker_state
 
-from tagging.errors import StoreUnavailable, TagmillError
+from tagging.errors import EngineLost, StoreUnavailable, TagmillError
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
@@ -218,8 +219,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._in_flight += 1
         self._gate.put(
             _Job(request, time.monotonic(), target, callback),
-            size=self._pipeline.weigh(request.name, *request.arguments),
-            lane=lane_of(request.name),
+            size=self._pipeline.weigh(request.type, request.args, request.kwargs),
+            lane=lane_of(request.type),
             alone=bool(request.delivery_info.get("redelivered")),
         )
 
@@ -284,6 +285,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             verdicts = self._process(deliveries)
         except StoreUnavailable:
             self._hand_back(jobs)
+        except EngineLost as e:
+            log.error("worker.gives_up", cause=str(e))
+            self._hand_back(jobs)
+            self._on_hub(_end_worker)
         except Exception as e:
             # A fault of ours must not cost a message: it is tried again, and parked when that does not help.
             log.exception("batch.failed", n=len(jobs))
@@ -367,7 +372,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     def _finish(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         self._in_flight -= len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
-            job.finish(outcome)
+            try:
+                job.finish(outcome)
+            except Exception:
+                # The connection broke under the acknowledgement: the others have to be counted as finished too.
+                log.exception("request.not_finished", id=job.request.id)
 
     def _withdraw(self, jobs: Sequence[_Job]) -> None:
         self._in_flight -= len(jobs)
@@ -396,12 +405,15 @@ def _trace(job: _Job, verdict: Verdict, started_at: float) -> Outcome:
     token = _verdict.set(verdict)
     try:
         # The payload is decoded already: without a content type the tracer takes it as it is.
-        failed, retval, _ = job.trace(
-            request.type, request.id, request.request_dict, request.message.payload, None, None
-        )
+        failed, retval, _ = job.trace(request.type, request.id, request.request_dict, request.payload, None, None)
     finally:
         _verdict.reset(token)
     return failed, retval, time.monotonic() - started_at
+
+
+def _end_worker() -> None:
+    """End this process with an error, so that its supervisor starts another; the broker keeps the messages."""
+    worker_state.should_terminate = EX_FAILURE
 
 
 def _is_withdrawn(request: Request) -> bool:
@@ -412,16 +424,15 @@ def _is_withdrawn(request: Request) -> bool:
 
 def _delivery(job: _Job, started_at: float) -> Delivery:
     request = job.request
-    args, kwargs = request.arguments
     sent_at = request.request_dict.get(SENT_AT_HEADER)
     buffered_s = started_at - job.arrived_at
     on_the_way_s = max(0.0, time.time() - sent_at) if isinstance(sent_at, int | float) else buffered_s
     return Delivery(
         id=request.id,
-        task=request.name,
+        task=request.type,  # not its name, which a sender may replace by a "shadow"
         queue=str(request.delivery_info.get("routing_key") or ""),
-        args=args,
-        kwargs=kwargs,
+        args=request.args,
+        kwargs=request.kwargs,
         attempts=int(request.request_dict.get("retries") or 0),
         queued_ms=1000 * on_the_way_s,
     )
