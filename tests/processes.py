@@ -49,7 +49,7 @@ class Worker:
         self.log = folder / f"{name.partition('@')[0]}.log"
         self._environ = environ
         self._control = control
-        self._command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", name, *arguments]
+        self.command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", name, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -60,7 +60,7 @@ class Worker:
         """
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 cwd=self.log.parent,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self._environ},
                 stdin=subprocess.DEVNULL,
@@ -114,9 +114,9 @@ class Worker:
             if f"event={name}" in line.split()
         ]
 
-    def last_lines(self, n: int = 60) -> str:
-        """The end of its log."""
-        return "\n".join(self.text.splitlines()[-n:])
+    def last_lines(self, n: int = 25) -> str:
+        """The end of its log, without the answers."""
+        return "\n".join(line[:200] for line in self.text.splitlines()[-n:])
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; its engine process is not told."""

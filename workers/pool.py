@@ -8,7 +8,9 @@ batch computed. Only what lies between is ours: requests wait in a ``Batcher``, 
 At most one batch runs on the device and one is ready. Only the hub thread touches worker state, events and acks.
 """
 
+import math
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -23,7 +25,6 @@ import structlog
 from celery import Task
 from celery.concurrency.base import BasePool
 from celery.platforms import EX_FAILURE
-from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state as worker_state
 
 from tagging.errors import EngineLost, StoreUnavailable, TagmillError
@@ -83,10 +84,14 @@ class BatchTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def _retry(self, cause: TagmillError) -> Exception:
         """Publish the message again, to be run after a while; Celery's exception says so to the tracer."""
-        countdown = get_exponential_backoff_interval(
-            factor=self.backoff_s, retries=self.request.retries, maximum=self.backoff_max_s, full_jitter=True
+        longest_s = min(self.backoff_max_s, self.backoff_s * 2**self.request.retries)
+        retry: Exception = self.retry(
+            exc=cause,
+            # Full jitter, in whole seconds: delayed delivery on RabbitMQ refuses anything between 0 and 1.
+            countdown=math.ceil(random.uniform(0, longest_s)),
+            queue=QUEUE_OF_TASK[self.name],
+            throw=False,
         )
-        retry: Exception = self.retry(exc=cause, countdown=countdown, queue=QUEUE_OF_TASK[self.name], throw=False)
         return retry
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
@@ -328,14 +333,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     def _complete(self, jobs: Sequence[_Job], verdicts: Sequence[Verdict], started_at: float) -> None:
         """End each task through Celery's tracer, its results written together; the hub thread does the rest."""
+        done: list[tuple[_Job, Outcome]] = []
+        undone: list[_Job] = []
         try:
             with self._results_together(jobs):
-                outcomes = [_trace(job, verdict, started_at) for job, verdict in zip(jobs, verdicts, strict=True)]
+                for job, verdict in zip(jobs, verdicts, strict=True):
+                    try:
+                        done.append((job, _trace(job, verdict, started_at)))
+                    except Exception:
+                        # Its link, errback or retry could not be published: that must not cost its neighbours anything.
+                        log.exception("request.not_traced", id=job.request.id)
+                        undone.append(job)
         except Exception:
             log.exception("results.unavailable", n=len(jobs))
             self._hand_back(jobs)
             return
-        self._on_hub(lambda: self._finish(jobs, outcomes))
+        if undone:
+            self._hand_back(undone)
+        self._on_hub(lambda: self._finish(done))
 
     @staticmethod
     def _results_together(jobs: Sequence[_Job]) -> AbstractContextManager[None]:
@@ -369,9 +384,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             except Exception:
                 log.exception("request.not_finished")
 
-    def _finish(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
-        self._in_flight -= len(jobs)
-        for job, outcome in zip(jobs, outcomes, strict=True):
+    def _finish(self, done: Sequence[tuple[_Job, Outcome]]) -> None:
+        self._in_flight -= len(done)
+        for job, outcome in done:
             try:
                 job.finish(outcome)
             except Exception:
