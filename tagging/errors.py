@@ -10,6 +10,7 @@
     │   ├── DeviceOutOfMemory   it did not fit; a smaller pass may
     │   ├── EngineDied          the engine's process is gone
     │   └── NotFinite           the model answered NaN or Inf
+    ├── EngineLost           the engine's process dies again and again; the worker has to stop
     ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
 
@@ -65,6 +66,10 @@ class EngineDied(EngineError):
 
 class NotFinite(EngineError):
     """The model answered NaN or Inf for this text."""
+
+
+class EngineLost(TagmillError):
+    """The engine's process died so often in a row that no text can be the cause; the worker has to stop."""
 
 
 class StoreUnavailable(TagmillError):

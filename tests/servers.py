@@ -392,6 +392,17 @@ class RabbitServer(Server):
             return False
         return True
 
+    def control(self, *words: str) -> str:
+        """What `rabbitmqctl` answers, once it is done; a second or two."""
+        script = _rabbit_script().with_name("rabbitmqctl")
+        environment = {**os.environ, **self.environment(), "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none"}
+        done = subprocess.run(
+            [script, *words], env=environment, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise ServerFailed(f"rabbitmqctl {words[0]}: {done.stdout}{done.stderr}")
+        return done.stdout
+
     def stop(self) -> None:
         """Ask it to stop, and make it after a while; its EPMD goes too."""
         super().stop()

@@ -22,6 +22,20 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
     The stock one logs an undecodable message with its body and acknowledges it, which is how tickets vanish.
     """
 
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:
+        """Celery's handler; what it cannot even look at is parked, where the stock consumer would end the worker."""
+        handle = super().create_task_handler(*args, **options)
+
+        def on_message(message: Any) -> None:
+            try:
+                handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as e:  # noqa: BLE001  # whatever a stranger's headers can provoke
+                self._park(message, f"the headers cannot be understood: {type(e).__name__}", e)
+
+        return on_message
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """The body is not what its content type says, or of a type that is not accepted."""
         if isinstance(exc, ContentDisallowed):

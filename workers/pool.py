@@ -9,7 +9,9 @@ At most one batch runs on the device and one is ready. Only the hub thread touch
 """
 
 import gc
+import math
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -23,10 +25,10 @@ from typing import Any, Final, Protocol
 import structlog
 from celery import Task
 from celery.concurrency.base import BasePool
-from celery.utils.time import get_exponential_backoff_interval
+from celery.platforms import EX_FAILURE
 from celery.worker import state as worker_state
 
-from tagging.errors import StoreUnavailable, TagmillError
+from tagging.errors import EngineLost, StoreUnavailable, TagmillError
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
@@ -85,10 +87,14 @@ class BatchTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def _retry(self, cause: TagmillError) -> Exception:
         """Publish the message again, to be run after a while; Celery's exception says so to the tracer."""
-        countdown = get_exponential_backoff_interval(
-            factor=self.backoff_s, retries=self.request.retries, maximum=self.backoff_max_s, full_jitter=True
+        longest_s = min(self.backoff_max_s, self.backoff_s * 2**self.request.retries)
+        retry: Exception = self.retry(
+            exc=cause,
+            # Full jitter, in whole seconds: delayed delivery on RabbitMQ refuses anything between 0 and 1.
+            countdown=math.ceil(random.uniform(0, longest_s)),
+            queue=QUEUE_OF_TASK[self.name],
+            throw=False,
         )
-        retry: Exception = self.retry(exc=cause, countdown=countdown, queue=QUEUE_OF_TASK[self.name], throw=False)
         return retry
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
@@ -225,8 +231,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._in_flight += 1
         self._gate.put(
             _Job(request, time.monotonic(), target, callback),
-            size=self._pipeline.weigh(request.name, *request.arguments),
-            lane=lane_of(request.name),
+            size=self._pipeline.weigh(request.type, request.args, request.kwargs),
+            lane=lane_of(request.type),
             alone=bool(request.delivery_info.get("redelivered")),
         )
 
@@ -282,7 +288,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             self._carry(jobs)
 
     def _carry(self, jobs: list[_Job]) -> None:
-        """Take a batch from the gate to its end. Entered with the ready slot held; ``_process`` gives it back."""
+        """Take a batch from the gate to its end. Entered with the ready slot held, which is given back early."""
         started_at = time.monotonic()
         jobs = self._still_wanted(jobs)
         self._on_hub(lambda: [job.request.on_accepted(os.getpid(), started_at) for job in jobs])
@@ -291,14 +297,30 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             verdicts = self._process(deliveries)
         except StoreUnavailable:
             self._hand_back(jobs)
-        except Exception as e:
-            # A fault of ours must not cost a message: it is tried again, and parked when that does not help.
-            log.exception("batch.failed", n=len(jobs))
-            self._complete(jobs, self._pipeline.give_up(deliveries, TagmillError(f"unexpected {e!r}")), started_at)
+        except EngineLost as e:
+            log.error("worker.gives_up", cause=str(e))
+            self._hand_back(jobs)
+            self._on_hub(_end_worker)
         else:
             self._complete(jobs, verdicts, started_at)
 
     def _process(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+        """Verdicts for the deliveries, recorded.
+
+        Raises:
+            StoreUnavailable: The ledger is out of reach and the worker stops.
+            EngineLost: The engine does not come back.
+        """
+        try:
+            return self._through_the_device(deliveries)
+        except (StoreUnavailable, EngineLost):
+            raise
+        except Exception as e:
+            # A fault of ours must not cost a message: it is tried again, and parked when that does not help.
+            log.exception("batch.failed", n=len(deliveries))
+            return self._pipeline.give_up(deliveries, TagmillError(f"unexpected {type(e).__name__}"))
+
+    def _through_the_device(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         try:
             work = self._pipeline.prepare(deliveries)
             if needs_device := work.needs_device:
@@ -330,14 +352,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     def _complete(self, jobs: Sequence[_Job], verdicts: Sequence[Verdict], started_at: float) -> None:
         """End each task through Celery's tracer, its results written together; the hub thread does the rest."""
+        done: list[tuple[_Job, Outcome]] = []
+        undone: list[_Job] = []
         try:
             with self._results_together(jobs):
-                outcomes = [_trace(job, verdict, started_at) for job, verdict in zip(jobs, verdicts, strict=True)]
+                for job, verdict in zip(jobs, verdicts, strict=True):
+                    try:
+                        done.append((job, _trace(job, verdict, started_at)))
+                    except Exception:
+                        # Its link, errback or retry could not be published: that must not cost its neighbours anything.
+                        log.exception("request.not_traced", id=job.request.id)
+                        undone.append(job)
         except Exception:
             log.exception("results.unavailable", n=len(jobs))
             self._hand_back(jobs)
             return
-        self._on_hub(lambda: self._finish(jobs, outcomes))
+        if undone:
+            self._hand_back(undone)
+        self._on_hub(lambda: self._finish(done))
 
     @staticmethod
     def _results_together(jobs: Sequence[_Job]) -> AbstractContextManager[None]:
@@ -371,13 +403,17 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             except Exception:
                 log.exception("request.not_finished")
 
-    def _finish(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
-        self._in_flight -= len(jobs)
-        if not jobs:
+    def _finish(self, done: Sequence[tuple[_Job, Outcome]]) -> None:
+        self._in_flight -= len(done)
+        if not done:
             return
-        with acks_together(jobs[0].request.message):
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                job.finish(outcome)
+        with acks_together(done[0][0].request.message):
+            for job, outcome in done:
+                try:
+                    job.finish(outcome)
+                except Exception:
+                    # The connection broke under the acknowledgement: the others have to be counted as finished too.
+                    log.exception("request.not_finished", id=job.request.id)
 
     def _withdraw(self, jobs: Sequence[_Job]) -> None:
         self._in_flight -= len(jobs)
@@ -406,12 +442,15 @@ def _trace(job: _Job, verdict: Verdict, started_at: float) -> Outcome:
     token = _verdict.set(verdict)
     try:
         # The payload is decoded already: without a content type the tracer takes it as it is.
-        failed, retval, _ = job.trace(
-            request.type, request.id, request.request_dict, request.message.payload, None, None
-        )
+        failed, retval, _ = job.trace(request.type, request.id, request.request_dict, request.payload, None, None)
     finally:
         _verdict.reset(token)
     return failed, retval, time.monotonic() - started_at
+
+
+def _end_worker() -> None:
+    """End this process with an error, so that its supervisor starts another; the broker keeps the messages."""
+    worker_state.should_terminate = EX_FAILURE
 
 
 def _is_withdrawn(request: Request) -> bool:
@@ -422,16 +461,15 @@ def _is_withdrawn(request: Request) -> bool:
 
 def _delivery(job: _Job, started_at: float) -> Delivery:
     request = job.request
-    args, kwargs = request.arguments
     sent_at = request.request_dict.get(SENT_AT_HEADER)
     buffered_s = started_at - job.arrived_at
     on_the_way_s = max(0.0, time.time() - sent_at) if isinstance(sent_at, int | float) else buffered_s
     return Delivery(
         id=request.id,
-        task=request.name,
+        task=request.type,  # not its name, which a sender may replace by a "shadow"
         queue=str(request.delivery_info.get("routing_key") or ""),
-        args=args,
-        kwargs=kwargs,
+        args=request.args,
+        kwargs=request.kwargs,
         attempts=int(request.request_dict.get("retries") or 0),
         queued_ms=1000 * on_the_way_s,
     )

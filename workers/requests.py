@@ -1,6 +1,6 @@
 """How Celery sees a message of ours: never with its text, and refused early when it is no message at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.exceptions import InvalidTaskError
@@ -19,8 +19,7 @@ class Request(StockRequest):  # type: ignore[misc]  # celery ships no types
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self.acknowledged: bool
-        args, kwargs, _ = message.payload
-        self._argsrepr = self._request_dict["argsrepr"] = redacted(args, kwargs)
+        self._argsrepr = self._request_dict["argsrepr"] = redacted(self._args, self._kwargs)
         self._kwargsrepr = self._request_dict["kwargsrepr"] = "{}"
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002  # `inspect active` asks for the unsafe form
@@ -45,28 +44,62 @@ class Request(StockRequest):  # type: ignore[misc]  # celery ships no types
             self.send_event("task-rejected", requeue=requeue)
 
     @property
-    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and named arguments, decoded once."""
-        args, kwargs, _ = self._message.payload
-        return args, kwargs
+    def payload(self) -> Any:
+        """The body, decoded once: positional and named arguments, and what follows the task."""
+        return self._payload
 
 
 def strategy(task: Any, app: Any, consumer: Any) -> Callable[..., Any]:
-    """Celery's own strategy behind a look at the body's shape, whose absence would end the worker's loop."""
+    """Celery's own strategy behind a look at the message's shape, whose absence would surface in the midst of a batch.
+
+    Raises:
+        InvalidTaskError: By what is returned, for a message that cannot be a task.
+    """
     handle = stock.default(task, app, consumer)
 
     def on_message(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> Any:
-        payload = message.payload
-        if body is None and not _is_well_formed(payload):
-            raise InvalidTaskError("the body is not [args, kwargs, embed] as Celery's message protocol 2 has it")
+        if (problem := _problem(message)) is not None:
+            raise InvalidTaskError(problem)
         return handle(message, body, ack, reject, callbacks, **options)
 
     return on_message
 
 
-def _is_well_formed(payload: object) -> bool:
-    match payload:
-        case [list(), dict(), dict() | None]:
-            return True
+def _problem(message: Any) -> str | None:
+    """Why this is no message of Celery's protocol 1 or 2, if it is none."""
+    match message.payload:
+        case [list(), dict(), dict() | None as embed]:
+            return _problem_of_headers(message.headers) or _problem_of_embed(embed or {})
+        case {"args": list() | None, "kwargs": dict() | None} as fields:
+            return _problem_of_headers({**(message.headers or {}), **fields}) or _problem_of_embed(fields)
         case _:
-            return False
+            return "the body is not [args, kwargs, embed] as Celery's message protocol 2 has it"
+
+
+def _problem_of_headers(headers: Mapping[str, Any]) -> str | None:
+    match headers.get("id"):
+        case str() as id_ if id_:
+            pass
+        case None:
+            return "the header 'id' is missing"
+        case _:
+            return "the header 'id' is not a text"
+    if not isinstance(headers.get("retries"), int | None):
+        return "the header 'retries' is not a whole number"
+    if not isinstance(headers.get("timelimit"), list | tuple | None):
+        return "the header 'timelimit' is not a pair"
+    return None
+
+
+def _problem_of_embed(embed: Mapping[str, Any]) -> str | None:
+    for name in ("callbacks", "errbacks", "chain"):
+        value = embed.get(name)
+        if value is not None and not (isinstance(value, list) and all(map(_is_signature, value))):
+            return f"{name!r} is not a list of signatures"
+    if embed.get("chord") is not None and not _is_signature(embed["chord"]):
+        return "'chord' is not a signature"
+    return None
+
+
+def _is_signature(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("task"), str)

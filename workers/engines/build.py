@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tagging.errors import ModelRefused
 from workers.engines.catalogue import MODELS_TOML, cache_root, load_catalogue, resolve
+from workers.engines.fake import fake_engine, is_fake
 from workers.engines.process import EngineProcess
+from workers.engines.revival import RevivedEngine
 from workers.ports import Engine, ModelInfo, Pair
 
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}  # measured: a CPU is fastest with small passes, a GPU wants large ones
@@ -31,7 +33,7 @@ def build_engine(
     timeout_s: float = 120.0,
     start_timeout_s: float = 600.0,
 ) -> Engine:
-    """An engine for `model`, a name of the catalogue or a checkpoint directory.
+    """An engine for `model`: a name of the catalogue, a checkpoint directory, or `fake` (see `workers.engines.fake`).
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
@@ -65,8 +67,10 @@ def build_engine(
         return load()
     environment = child_environment(device, threads, os.environ)
     here = {"open_as": "cuda:0"} if "CUDA_VISIBLE_DEVICES" in environment else {}
-    return EngineProcess(
-        FACTORY, load.keywords | here, environment=environment, timeout_s=timeout_s, start_timeout_s=start_timeout_s
+    return RevivedEngine(
+        EngineProcess(
+            FACTORY, load.keywords | here, environment=environment, timeout_s=timeout_s, start_timeout_s=start_timeout_s
+        )
     )
 
 
@@ -84,10 +88,8 @@ def load_engine(
     open_as: str | None = None,
 ) -> Engine:
     """An engine in this process; see `build_engine`. `open_as` is what the device is called here, if not `device`."""
-    if model == "fake":
-        from workers.engines.fake import FakeEngine
-
-        return FakeEngine()
+    if is_fake(model):
+        return fake_engine(model)
     # Imported here: the parent of an engine process, which imports this module, has no use for torch.
     from workers.engines.checkpoint import read_checkpoint
     from workers.engines.conversion import convert

@@ -1,15 +1,29 @@
-"""An engine that costs nothing: logits are drawn from a checksum of the pair, so equal pairs score equally anywhere."""
+"""An engine that costs nothing: logits are drawn from a checksum of the pair, so equal pairs score equally anywhere.
+
+``fake_engine`` makes one from a model's name, for tests of the whole worker and for rehearsing what goes wrong:
+
+    fake                       answers at once
+    fake:pass_s=0.5            takes half a second for each pass
+    fake:failing=1             does what a text orders: see ``FailingEngine``
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
+from tagging.errors import DeviceOutOfMemory, EngineError, ModelRefused
 from workers.engines.passes import plan
-from workers.ports import Entailment, Logit, ModelInfo, Pair
+from workers.ports import Engine, Entailment, Logit, ModelInfo, Pair
 
 SPECIALS = 3
+_PREFIX = "fake"
+_ORDER = re.compile(r"!(fail|oom|nan|exit|sleep)(?: (\d+(?:\.\d+)?))?\b")
 
 
 class FakeEngine:
@@ -54,6 +68,82 @@ class FakeEngine:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+
+class FailingEngine:
+    """Another engine, except that a text's beginning may order a failure:
+
+    ``!fail``       the whole pass fails, each time; ``!fail 2`` the first two times only
+    ``!oom``        the pass does not fit; ``!oom 2`` the first two times only
+    ``!nan``        NaN for this text, its neighbours are well
+    ``!exit``       the engine's process ends at once
+    ``!sleep 1.5``  the pass takes so many seconds more
+
+    The times are counted by text, in this process.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ordered: Counter[str] = Counter()
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._engine.info
+
+    def entail(self, pairs: Sequence[Pair]) -> Entailment:
+        answer = self._engine.entail(pairs)
+        orders = {text: order for text in dict.fromkeys(pair.text for pair in pairs) if (order := self._order(text))}
+        match set(orders.values()):
+            case found if "exit" in found:
+                os._exit(1)
+            case found if "oom" in found:
+                raise DeviceOutOfMemory("the pass did not fit, as ordered")
+            case found if "fail" in found:
+                raise EngineError("the pass failed, as ordered")
+        logits = [
+            Logit(math.nan, math.nan) if pair.text in orders else logit
+            for pair, logit in zip(pairs, answer.logits, strict=True)
+        ]
+        return Entailment(
+            logits=logits, tokens=answer.tokens, padded_tokens=answer.padded_tokens, device_ms=answer.device_ms
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _order(self, text: str) -> str | None:
+        """What the text orders now; counted."""
+        match = _ORDER.match(text)
+        if match is None:
+            return None
+        order, times = match.groups()
+        if order == "sleep":
+            time.sleep(float(times or 1))
+            return None
+        self._ordered[text] += 1
+        return order if times is None or self._ordered[text] <= float(times) else None
+
+
+def is_fake(model: str) -> bool:
+    """Whether this model's name asks for a fake."""
+    return model.partition(":")[0] == _PREFIX
+
+
+def fake_engine(model: str) -> Engine:
+    """The engine that a name such as ``fake:pass_s=0.5,failing=1`` asks for.
+
+    Raises:
+        ModelRefused: The name asks for something else.
+    """
+    words = [word.partition("=") for word in model.partition(":")[2].split(",") if word]
+    try:
+        options = {name: float(value) for name, _, value in words}
+    except ValueError:
+        options = {"": 0.0}
+    if options.keys() - {"pass_s", "failing"}:
+        raise ModelRefused(f"{model!r}: expected fake, fake:pass_s=SECONDS, fake:failing=1, or both with a comma")
+    engine = FakeEngine(pass_s=options.get("pass_s", 0.0))
+    return FailingEngine(engine) if options.get("failing") else engine
 
 
 def fake_logit(pair: Pair) -> Logit:

@@ -1,0 +1,1 @@
+"""Real worker processes on Redis and on RabbitMQ, seen through Celery as its users see it."""
