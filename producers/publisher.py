@@ -23,7 +23,10 @@ class Publisher:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.broker.url
+        self._results: Celery = make_app(settings)
+        # Publishing needs no results: with a backend Celery would subscribe to each task's result as it is sent.
         self._app: Celery = make_app(settings)
+        self._app.conf.result_backend = "disabled://"
 
     def publish(self, task: str, message: Mapping[str, Any], *, task_id: str | None = None) -> str:
         """Send one message to its queue and return its task id.
@@ -53,7 +56,7 @@ class Publisher:
 
     def result(self, task_id: str) -> Any:
         """Celery's ``AsyncResult`` of the id."""
-        return self._app.AsyncResult(task_id)
+        return self._results.AsyncResult(task_id)
 
     def answers(self, task_ids: Sequence[str], *, timeout_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids with their answers, as they come; ``{"error"}`` where a task failed, or did not finish in time."""
@@ -69,15 +72,16 @@ class Publisher:
             yield id_, {"error": f"no answer within {timeout_s:.0f} s"}
 
     def _finished(self, task_ids: Sequence[str]) -> list[str]:
-        return [id_ for id_ in task_ids if self._app.backend.get_task_meta(id_)["status"] in READY_STATES]
+        return [id_ for id_ in task_ids if self._results.backend.get_task_meta(id_)["status"] in READY_STATES]
 
     def _answer(self, task_id: str) -> dict[str, Any]:
-        meta = self._app.backend.get_task_meta(task_id)
+        meta = self._results.backend.get_task_meta(task_id)
         return meta["result"] if meta["status"] == SUCCESS else {"error": str(meta["result"])}
 
     def close(self) -> None:
         """Close the connections."""
         self._app.close()
+        self._results.close()
 
     def _send(self, producer: Any, task: str, message: Mapping[str, Any], task_id: str) -> None:
         self._app.send_task(
