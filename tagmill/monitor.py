@@ -16,8 +16,8 @@ from flower.options import options
 from flower.urls import settings as pages
 from tornado.ioloop import IOLoop
 
-COLUMNS: Final = ("name", "uuid", "state", "args", "result", "received", "started", "runtime", "worker")
-"""What the page of tasks shows; `args` are lengths and digests."""
+COLUMNS: Final = ("name", "uuid", "state", "received", "started", "runtime", "args", "result", "worker")
+"""What the page of tasks shows, the narrow ones first; `args` are lengths and digests."""
 
 _MAX_TASKS: Final = 20_000
 _FORGET_WORKERS_S: Final = 3600
