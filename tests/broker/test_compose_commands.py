@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from tests.compose import read
-from tests.processes import ROOT, background
+from tests.children import ROOT, background
 from tests.servers import HOST, PostgresServer, RabbitServer, free_port, wait_until
 
 ENV = {"REDIS_PASSWORD": "r3dis", "TAGMILL_FLOWER__PASSWORD": "fl0wer", "TAGMILL_MODEL__NAME": "fake"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, worker
+from tests.children import ROOT, worker
 from tests.servers import HOST, RabbitServer, RedisServer
 
 PAGE = (ROOT / "docs" / "message-contract.md").read_text(encoding="utf-8")
