@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,16 @@ _LABELS: Final = ["物流配送", "退款退货", "支付", "账号登录", "其
 _TEXT: Final = "订单{}付款后一直显示处理中，麻烦帮忙看一下什么时候可以发货，谢谢"
 _LIMIT_S: Final = 300.0
 
-Row = dict[str, float]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What one run took."""
+
+    texts_per_s: float
+    cpu_us: float
+    """CPU time of the worker process for a text; a busy machine moves it less than the wall clock."""
 
 
 def run(*, messages: int, rounds: int, brokers: Sequence[str], echo: Callable[[str], None]) -> dict[str, Row | None]:
@@ -45,22 +55,26 @@ def _measure(broker: str, *, messages: int, rounds: int, echo: Callable[[str], N
     if broker == "rabbitmq" and shutil.which("rabbitmq-server") is None:
         echo("rabbitmq-server is not installed here: skipped")
         return None
-    variants: dict[str, Callable[[_Bench], float]] = {
+    variants: dict[str, Callable[[_Bench], Speed]] = {
         "plain": lambda bench: bench.plain(messages),
         "single": lambda bench: bench.single(messages),
         "many64": lambda bench: bench.many(messages * 8),
     }
-    rates: dict[str, list[float]] = {name: [] for name in variants}
+    speeds: dict[str, list[Speed]] = {name: [] for name in variants}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-bench-")))
         bench = stack.enter_context(_bench(broker, folder))
         for round_ in range(rounds):
             for name, variant in variants.items():
-                rates[name].append(variant(bench))
-                echo(f"{broker} round {round_ + 1}: {name} {rates[name][-1]:,.0f} texts/s")
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+                speed = variant(bench)
+                speeds[name].append(speed)
+                echo(
+                    f"{broker} round {round_ + 1}: {name} {speed.texts_per_s:,.0f} texts/s, {speed.cpu_us:,.0f} us CPU"
+                )
+    medians = {name: statistics.median(speed.texts_per_s for speed in runs) for name, runs in speeds.items()}
     return {
         **{name: round(rate, 1) for name, rate in medians.items()},
+        "cpu_us": {name: round(statistics.median(speed.cpu_us for speed in runs)) for name, runs in speeds.items()},
         "ratio_single": round(medians["single"] / medians["plain"], 2),
         "ratio_many": round(medians["many64"] / medians["plain"], 2),
     }
@@ -94,20 +108,20 @@ class _Bench:
         self._publisher = Publisher(load(environ=environ).settings)
         self._runs = 0
 
-    def plain(self, texts: int) -> float:
-        """Texts a second of ordinary tasks."""
+    def plain(self, texts: int) -> Speed:
+        """Speed of ordinary tasks."""
         worker = ["-m", "celery", "-A", "benchmarks.plain", "worker", "-P", "threads", "-E", "-l", "ERROR"]
         return self._rate(worker, list(self._single(texts)), each=1)
 
-    def single(self, texts: int) -> float:
-        """Texts a second of this worker, one a message."""
+    def single(self, texts: int) -> Speed:
+        """Speed of this worker, one a message."""
         return self._rate(["-m", "tagmill", "worker", "-l", "ERROR"], list(self._single(texts)), each=1)
 
-    def many(self, texts: int) -> float:
-        """Texts a second of this worker, 64 a message."""
+    def many(self, texts: int) -> Speed:
+        """Speed of this worker, 64 a message."""
         return self._rate(["-m", "tagmill", "worker", "-l", "ERROR"], list(self._many(texts)), each=_MANY)
 
-    def _rate(self, worker: Sequence[str], messages: Sequence[tuple[str, dict[str, Any], str]], *, each: int) -> float:
+    def _rate(self, worker: Sequence[str], messages: Sequence[tuple[str, dict[str, Any], str]], *, each: int) -> Speed:
         self._results.flushdb()
         self._cache.flushdb()
         self._publisher.publish_all(messages)
@@ -118,10 +132,13 @@ class _Bench:
         try:
             first = len(messages) // 10
             counted_from, began = self._wait_for(first, process)
+            cpu_s = -_cpu_s(process.pid)
             counted_to, ended = self._wait_for(len(messages), process)
+            cpu_s += _cpu_s(process.pid)
         finally:
             stop(process, grace_s=30)
-        return (counted_to - counted_from) * each / (ended - began)
+        texts = (counted_to - counted_from) * each
+        return Speed(texts_per_s=texts / (ended - began), cpu_us=1e6 * cpu_s / texts)
 
     def _wait_for(self, answers: int, process: "subprocess.Popen[bytes]") -> tuple[int, float]:
         """How many answers there are once there are so many, and when."""
@@ -147,3 +164,9 @@ class _Bench:
         self._runs += 1
         for i in range(count):
             yield _TEXT.format(f"{self._runs:02d}{i:06d}")
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds that the process has used, its threads and the kernel on its behalf included."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

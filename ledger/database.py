@@ -110,9 +110,15 @@ class Prepared:
 
     def run(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> int:
         """Write the rows in one call of the driver; how many were changed."""
-        for row in rows:
-            for name, process in self.processors.items():
-                row[name] = process(row[name])
+        for name, process in self.processors.items():
+            # A batch shares its time, its model and most of its labels: the same object is processed once.
+            done: dict[int, Any] = {}
+            for row in rows:
+                value = row[name]
+                if id(value) not in done:
+                    done[id(value)] = process(value)
+            for row in rows:
+                row[name] = done[id(row[name])]
         order = self.order
         parameters = [tuple(row[name] for name in order) for row in rows] if order else list(rows)
         return connection.exec_driver_sql(self.sql, parameters).rowcount

@@ -39,6 +39,8 @@ def as_key(text: str) -> str:
 
     The contract bounds references to 256 characters, but a foreign client may give its Celery task any id.
     """
+    if len(text) <= _MAX_KEY_CHARS and text.isprintable():
+        return text  # nearly every key; neither NUL nor a surrogate is printable
     text = _UNSTORABLE.sub(_REPLACEMENT, text)
     if len(text) <= _MAX_KEY_CHARS:
         return text

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.compose import read
 from tests.children import ROOT, background
+from tests.compose import read
 from tests.servers import HOST, PostgresServer, RabbitServer, free_port, wait_until
 
 ENV = {"REDIS_PASSWORD": "r3dis", "TAGMILL_FLOWER__PASSWORD": "fl0wer", "TAGMILL_MODEL__NAME": "fake"}
