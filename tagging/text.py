@@ -17,6 +17,8 @@ def clean(text: str) -> str:
     Letters are left as they are: the model's own tokenizer normalises them, and an answer must not depend on
     who normalised first.
     """
+    if text.isprintable():
+        return text.strip()  # most texts; what is replaced below is not printable
     text = _NEWLINES.sub("\n", text)
     text = _SURROGATES.sub("\ufffd", text)
     return _UNWANTED.sub("", text).strip()

@@ -260,10 +260,14 @@ class Pipeline:
     def _fold(self, work: Work) -> None:
         questions = work.questions
         for question in questions:
-            if question.error is None and not scoring.is_finite(list(question.logits.values())):
+            if question.error is None and not scoring.is_finite(question.logits.values()):
                 question.error = NotFinite("the model answered NaN or Inf for this text")
         queued_ms = {delivery.id: delivery.queued_ms for delivery in work.deliveries}
         tokens = sum(q.tokens for q in questions) or 1
+        info = self.model
+        model = AnsweringModel(
+            name=info.name, revision=info.revision, fingerprint=info.fingerprint, precision=info.precision
+        )
         work.answers = {
             id(q): self._answer(
                 q,
@@ -271,15 +275,23 @@ class Pipeline:
                 infer_ms=work.infer_ms if q.tier == "none" else 0.0,
                 device_ms=work.device_ms * q.tokens / tokens,
                 batch_size=len(questions),
+                model=model,
             )
             for q in questions
             if q.error is None
         }
 
+    @staticmethod
     def _answer(
-        self, question: Question, *, queue_ms: float, infer_ms: float, device_ms: float, batch_size: int
+        question: Question,
+        *,
+        queue_ms: float,
+        infer_ms: float,
+        device_ms: float,
+        batch_size: int,
+        model: AnsweringModel,
     ) -> Answer:
-        task, info = question.task, self.model
+        task = question.task
         scores = scoring.score([question.logits[h] for h in question.hypotheses], multi_label=task.multi_label)
         tags = scoring.decide(task.labels, scores, multi_label=task.multi_label, policy=task.policy)
         return Answer(
@@ -297,9 +309,7 @@ class Pipeline:
             template=task.template,
             label_set=task.label_set,
             label_set_digest=question.key.labels,
-            model=AnsweringModel(
-                name=info.name, revision=info.revision, fingerprint=info.fingerprint, precision=info.precision
-            ),
+            model=model,
             cache=question.tier,
             queue_ms=round(queue_ms, 3),
             infer_ms=round(infer_ms, 3),

@@ -6,7 +6,8 @@ entailment. The neutral logit is never read.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from tagging.answers import Decision, Tag
 from tagging.labels import Policy
@@ -20,9 +21,9 @@ def score(logits: Sequence[Logit], *, multi_label: bool) -> list[float]:
     return _softmax([logit.entailment for logit in logits])
 
 
-def is_finite(logits: Sequence[Logit]) -> bool:
+def is_finite(logits: Iterable[Logit]) -> bool:
     """Whether no NaN and no infinity is among the logits."""
-    return all(math.isfinite(value) for logit in logits for value in logit)
+    return math.isfinite(sum(map(abs, chain.from_iterable(logits))))
 
 
 def decide(labels: Sequence[str], scores: Sequence[float], *, multi_label: bool, policy: Policy) -> list[Tag]:

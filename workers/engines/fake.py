@@ -152,7 +152,11 @@ def fake_logit(pair: Pair) -> Logit:
 
 
 def _logits(pairs: Sequence[Pair]) -> list[Logit]:
-    hypotheses = {pair.hypothesis: pair.hypothesis.encode("utf-8", "surrogatepass") for pair in pairs}
-    sums = {pair.text: zlib.crc32(pair.text.encode("utf-8", "surrogatepass")) for pair in pairs}
-    checksums = (zlib.crc32(hypotheses[pair.hypothesis], sums[pair.text]) for pair in pairs)
-    return [Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4) for checksum in checksums]
+    sums = {side: zlib.crc32(side.encode("utf-8", "surrogatepass")) for pair in pairs for side in pair}
+    mixed = (_mix(sums[pair.text], sums[pair.hypothesis]) for pair in pairs)
+    return [Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4) for checksum in mixed]
+
+
+def _mix(text: int, hypothesis: int) -> int:
+    """32 bits that depend on every bit of both, in either order differently."""
+    return ((text ^ (hypothesis * 0x9E3779B1 & 0xFFFFFFFF)) * 0x85EBCA6B & 0xFFFFFFFF) ^ text >> 13
