@@ -8,7 +8,6 @@ Schema of these models is generated into ``docs/message-contract.md``.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -234,12 +233,7 @@ def check_template(template: str) -> str:
     Raises:
         InvalidMessage: It has not.
     """
-    try:
-        parsed = Formatter().parse(template)
-        slots = [(name, spec, conversion) for _, name, spec, conversion in parsed if name is not None]
-    except ValueError:
-        slots = []
-    if slots != [("", "", None)]:
+    if not template.count("{}") == template.count("{") == template.count("}") == 1:
         raise InvalidMessage("template: must hold exactly one {} for the label, and no other brace")
     return template
 

@@ -76,6 +76,11 @@ class Broker:
 
     def drop_connections(self, site: "Site") -> None:
         """Close every connection to the site's queues, as a restart of the broker or a firewall would."""
+        site.close()
+        self._drop(site)
+        site.connect()
+
+    def _drop(self, site: "Site") -> None:
         if self.rabbit is not None:
             vhost = site.settings.broker.url.rpartition("/")[2]
             self.rabbit.control("close_all_connections", "--vhost", vhost, "a test")
@@ -99,6 +104,10 @@ class Site:
 
     def __post_init__(self) -> None:
         self.settings = load(environ=self.environ).settings
+        self.connect()
+
+    def connect(self) -> None:
+        """Make the client that the test speaks through."""
         self.client = make_app(self.settings)
         # The next task of a chain may belong to another app.
         self.client.conf.task_queues.append(Queue("helpdesk", Exchange(""), routing_key="helpdesk", no_declare=True))
@@ -114,11 +123,11 @@ class Site:
         arguments = arguments or ("--loglevel", "info", "--without-mingle")
         return Worker(self.folder, environ=environ, control=self.client, name=name, arguments=arguments)
 
-    def send(self, text: str = "", *, task: str = TAG_TICKET, **options: Any) -> AsyncResult:
+    def send(self, text: str = "", /, *, task: str = TAG_TICKET, **options: Any) -> AsyncResult:
         """Send a text with two labels, or the whole ``body``; the other options are those of ``apply_async``."""
         return self.ask(text, task=task, **options.pop("fields", {})).apply_async(**options)
 
-    def ask(self, text: str = "", *, task: str = TAG_TICKET, **fields: Any) -> Any:
+    def ask(self, text: str = "", /, *, task: str = TAG_TICKET, **fields: Any) -> Any:
         """The signature of a task."""
         body = {"text": f"{text} {uuid.uuid4().hex} {CANARY}".strip(), "labels": list(LABELS), **fields}
         return self.client.signature(task, args=[body], queue=QUEUE_OF_TASK[task])
