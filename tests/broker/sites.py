@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import kombu.pools
 import redis
 from celery import Celery
 from celery.result import AsyncResult
@@ -116,6 +117,7 @@ class Site:
         """Let the client's connections go while the servers are still there."""
         gc.collect()  # a result that is collected later would tell its server that nobody waits any more
         self.client.close()
+        kombu.pools.reset()
 
     def worker(self, *arguments: str, name: str = "w1@tests", **settings: object) -> Worker:
         """A worker, not started; settings as in ``model__name="fake:pass_s=1"``."""
@@ -226,6 +228,8 @@ class Events:
             thread.start()
             assert ready.wait(ANSWER_S), "the event receiver does not consume"
             try:
+                # On Redis the subscription is made some time after the consumer calls itself ready.
+                wait_until("a worker is heard", self._hears_a_worker, timeout_s=ANSWER_S, every_s=0.1)
                 yield self
             finally:
                 receiver.should_stop = True
@@ -250,6 +254,10 @@ class Events:
     def text(self) -> str:
         """All of it."""
         return json.dumps(self._seen, default=str)
+
+    def _hears_a_worker(self) -> bool:
+        self._app.control.heartbeat()
+        return bool(self._seen)
 
     @staticmethod
     def _listen(receiver: Any) -> None:
