@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -117,7 +117,10 @@ class Site:
         """Let the client's connections go while the servers are still there."""
         gc.collect()  # a result that is collected later would tell its server that nobody waits any more
         self.client.close()
-        kombu.pools.reset()
+        # The pools are shared by URL: a later client of this site must not find the closed ones.
+        for group in (kombu.pools.producers, kombu.pools.connections):
+            with suppress(KeyError):
+                del group[self.client.connection_for_write()]
 
     def worker(self, *arguments: str, name: str = "w1@tests", **settings: object) -> Worker:
         """A worker, not started; settings as in ``model__name="fake:pass_s=1"``."""
