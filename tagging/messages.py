@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from string import Formatter
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -241,12 +240,7 @@ def check_template(template: str) -> str:
     Raises:
         InvalidMessage: It has not.
     """
-    try:
-        parsed = Formatter().parse(template)
-        slots = [(name, spec, conversion) for _, name, spec, conversion in parsed if name is not None]
-    except ValueError:
-        slots = []
-    if slots != [("", "", None)]:
+    if not template.count("{}") == template.count("{") == template.count("}") == 1:
         raise InvalidMessage("template: must hold exactly one {} for the label, and no other brace")
     return template
 

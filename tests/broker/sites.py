@@ -6,11 +6,12 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import kombu.pools
 import redis
 from celery import Celery
 from celery.result import AsyncResult
@@ -76,6 +77,11 @@ class Broker:
 
     def drop_connections(self, site: "Site") -> None:
         """Close every connection to the site's queues, as a restart of the broker or a firewall would."""
+        site.close()
+        self._drop(site)
+        site.connect()
+
+    def _drop(self, site: "Site") -> None:
         if self.rabbit is not None:
             vhost = site.settings.broker.url.rpartition("/")[2]
             self.rabbit.control("close_all_connections", "--vhost", vhost, "a test")
@@ -99,6 +105,10 @@ class Site:
 
     def __post_init__(self) -> None:
         self.settings = load(environ=self.environ).settings
+        self.connect()
+
+    def connect(self) -> None:
+        """Make the client that the test speaks through."""
         self.client = make_app(self.settings)
         # The next task of a chain may belong to another app.
         self.client.conf.task_queues.append(Queue("helpdesk", Exchange(""), routing_key="helpdesk", no_declare=True))
@@ -107,6 +117,10 @@ class Site:
         """Let the client's connections go while the servers are still there."""
         gc.collect()  # a result that is collected later would tell its server that nobody waits any more
         self.client.close()
+        # The pools are shared by URL: a later client of this site must not find the closed ones.
+        for group in (kombu.pools.producers, kombu.pools.connections):
+            with suppress(KeyError):
+                del group[self.client.connection_for_write()]
 
     def worker(self, *arguments: str, name: str = "w1@tests", **settings: object) -> Worker:
         """A worker, not started; settings as in ``model__name="fake:pass_s=1"``."""
@@ -114,11 +128,11 @@ class Site:
         arguments = arguments or ("--loglevel", "info", "--without-mingle")
         return Worker(self.folder, environ=environ, control=self.client, name=name, arguments=arguments)
 
-    def send(self, text: str = "", *, task: str = TAG_TICKET, **options: Any) -> AsyncResult:
+    def send(self, text: str = "", /, *, task: str = TAG_TICKET, **options: Any) -> AsyncResult:
         """Send a text with two labels, or the whole ``body``; the other options are those of ``apply_async``."""
         return self.ask(text, task=task, **options.pop("fields", {})).apply_async(**options)
 
-    def ask(self, text: str = "", *, task: str = TAG_TICKET, **fields: Any) -> Any:
+    def ask(self, text: str = "", /, *, task: str = TAG_TICKET, **fields: Any) -> Any:
         """The signature of a task."""
         body = {"text": f"{text} {uuid.uuid4().hex} {CANARY}".strip(), "labels": list(LABELS), **fields}
         return self.client.signature(task, args=[body], queue=QUEUE_OF_TASK[task])
@@ -217,6 +231,8 @@ class Events:
             thread.start()
             assert ready.wait(ANSWER_S), "the event receiver does not consume"
             try:
+                # On Redis the subscription is made some time after the consumer calls itself ready.
+                wait_until("a worker is heard", self._hears_a_worker, timeout_s=ANSWER_S, every_s=0.1)
                 yield self
             finally:
                 receiver.should_stop = True
@@ -241,6 +257,10 @@ class Events:
     def text(self) -> str:
         """All of it."""
         return json.dumps(self._seen, default=str)
+
+    def _hears_a_worker(self) -> bool:
+        self._app.control.heartbeat()
+        return bool(self._seen)
 
     @staticmethod
     def _listen(receiver: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tagging.errors import ModelRefused
 from workers.engines.build import build_engine, child_environment
-from workers.engines.process import EngineProcess
+from workers.engines.revival import RevivedEngine
 from workers.engines.structbert import NliEngine
 from workers.ports import Pair
 
@@ -70,7 +70,7 @@ def test_a_process_answers_as_the_engine_itself(
 ) -> None:
     engine = build_engine(str(checkpoint_dir("plain")), check=False, cache_dir=tmp_path, threads=1)
     with contextlib.closing(engine):
-        assert isinstance(engine, EngineProcess)
+        assert isinstance(engine, RevivedEngine)
         ours, theirs = engine.entail(CANDIDATES), open_engine().entail(CANDIDATES)
         assert np.abs(np.array(ours.logits) - np.array(theirs.logits)).max() < 1e-5
         assert (ours.tokens, ours.padded_tokens) == (theirs.tokens, theirs.padded_tokens)

@@ -1,0 +1,292 @@
+"""A Pipeline gives each delivery its verdict, whatever its neighbours do, and records before it returns."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tagging.errors import EngineError, StoreUnavailable, TagmillError
+from tagging.labels import LabelBook
+from tagging.messages import Decoder
+from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
+from workers.engines.fake import FakeEngine
+from workers.pipeline import Delivery, Pipeline
+from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
+from workers.stores.memory import MemoryDeadLetters, MemoryResultCache, MemoryTagStore
+from workers.verdicts import Dead, Retry, Tagged, Verdict
+
+LABELS = ["billing", "login"]
+POISON = "poison"
+
+
+class Poisoned(FakeEngine):
+    """Fails every pass that holds a poisonous text; counts the passes and remembers the pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[Pair]] = []
+
+    def entail(self, pairs: Sequence[Pair]) -> Entailment:
+        self.asked.append(list(pairs))
+        if any(POISON in pair.text for pair in pairs):
+            raise EngineError("the device failed")
+        return super().entail(pairs)
+
+
+class Insane(FakeEngine):
+    """Answers NaN or Inf for a poisonous text."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
+
+    def entail(self, pairs: Sequence[Pair]) -> Entailment:
+        well = super().entail(pairs)
+        return Entailment(
+            logits=[
+                Logit(self._value, 0.0) if POISON in p.text else logit
+                for p, logit in zip(pairs, well.logits, strict=True)
+            ],
+            tokens=well.tokens,
+            padded_tokens=well.padded_tokens,
+            device_ms=well.device_ms,
+        )
+
+
+class AwayOnce(MemoryTagStore):
+    """Cannot be reached the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, rows: Sequence[Stored]) -> None:
+        self.writes += 1
+        if self.writes == 1:
+            raise StoreUnavailable("the database is away")
+        super().write(rows)
+
+
+class Bench:
+    """A pipeline over the ports' twins in memory."""
+
+    def __init__(
+        self, engine: FakeEngine | None = None, *, store: MemoryTagStore | None = None, max_attempts: int = 3
+    ) -> None:
+        self.engine = engine or Poisoned()
+        self.store = store or MemoryTagStore()
+        self.dead_letters = MemoryDeadLetters()
+        self.cache = MemoryResultCache()
+        self.pipeline = Pipeline(
+            engine=self.engine,
+            decoder=Decoder(book=LabelBook(), model="fake", default_template="{}"),
+            cache=self.cache,
+            store=self.store,
+            dead_letters=self.dead_letters,
+            max_attempts=max_attempts,
+            clock=lambda: 0.0,
+        )
+
+    def run(self, *deliveries: Delivery) -> list[Verdict]:
+        work = self.pipeline.prepare(deliveries)
+        if work.needs_device:
+            self.pipeline.infer(work)
+        return self.pipeline.record(work)
+
+    @property
+    def parked(self) -> list[DeadLetter]:
+        return self.dead_letters.parked
+
+
+def message(text: str, *, id_: str | None = None, attempts: int = 0, task: str = TAG_TICKET, **fields: Any) -> Delivery:
+    return raw({"text": text, "labels": LABELS, **fields}, id_=id_ or text, attempts=attempts, task=task)
+
+
+def raw(body: object, *, id_: str = "1", attempts: int = 0, task: str = TAG_TICKET) -> Delivery:
+    return Delivery(id=id_, task=task, queue="q", args=[body], kwargs={}, attempts=attempts, queued_ms=1.0)
+
+
+def many(*texts: str, attempts: int = 0) -> Delivery:
+    body = {"labels": LABELS, "items": [{"text": text} for text in texts]}
+    return raw(body, id_="m", attempts=attempts, task=TAG_MANY)
+
+
+def tagged(verdict: Verdict) -> Any:
+    assert isinstance(verdict, Tagged), verdict
+    return verdict.result
+
+
+def test_verdicts_come_in_the_order_of_the_deliveries() -> None:
+    verdicts = Bench().run(*(message(f"text {i}") for i in range(5)))
+    assert [tagged(v)["id"] for v in verdicts] == [f"text {i}" for i in range(5)]
+
+
+def test_an_empty_batch_has_no_verdicts() -> None:
+    assert Bench().run() == []
+
+
+def test_what_is_tagged_stands_in_the_store() -> None:
+    bench = Bench()
+    answer = tagged(*bench.run(message("hello", task=TAG_COMMENT, ref="C-1")))
+    (row,) = bench.store.by_ref("C-1")
+    assert (row.answer, row.kind) == (answer, "comment")
+
+
+def test_the_same_text_twice_in_a_batch_is_asked_once() -> None:
+    bench = Bench(engine := Poisoned())
+    first, second = bench.run(message("same", id_="1"), message("same", id_="2"))
+    assert tagged(first)["scores"] == tagged(second)["scores"]
+    assert engine.asked == [[Pair("same", "billing"), Pair("same", "login")]]
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_halving_finds_the_one_text_that_fails_the_pass(place: int) -> None:
+    texts = [POISON if i == place else f"text {i}" for i in range(7)]
+    verdicts = Bench().run(*map(message, texts))
+    assert [type(v) for v in verdicts] == [Retry if i == place else Tagged for i in range(7)]
+
+
+def test_halving_asks_for_nothing_twice_that_was_answered() -> None:
+    bench = Bench(engine := Poisoned())
+    bench.run(*map(message, ["a", "b", "c", POISON]))
+    answered = [pair for pairs in engine.asked if not any(p.text == POISON for p in pairs) for pair in pairs]
+    assert len(answered) == len(set(answered)) == 6
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_never_leaves(value: float) -> None:
+    bench = Bench(Insane(value))
+    sick, well = bench.run(message(POISON), message("well"))
+    assert isinstance(sick, Retry)
+    assert "NaN or Inf" in str(sick.cause)
+    assert all(map(math.isfinite, tagged(well)["scores"]))
+    assert not bench.store.by_id(POISON)
+    assert len(bench.cache._entries) == 1  # only the healthy answer is remembered
+
+
+def test_a_failure_is_retried_until_the_last_attempt_and_then_parked() -> None:
+    bench = Bench(max_attempts=3)
+    verdicts = [bench.run(message(POISON, attempts=n))[0] for n in range(3)]
+    assert [type(v) for v in verdicts] == [Retry, Retry, Dead]
+    (letter,) = bench.parked
+    assert (letter.id, letter.reason, letter.attempts) == (POISON, "EngineError: the device failed", 3)
+    assert json.loads(letter.payload) == {"text": POISON, "labels": LABELS}
+
+
+def test_a_wrong_message_is_parked_at_once_as_it_came() -> None:
+    bench = Bench()
+    wrong, right = bench.run(message("wrong", labels=[], colour="red"), message("right"))
+    assert isinstance(wrong, Dead)
+    assert tagged(right)
+    (letter,) = bench.parked
+    assert letter.reason == "InvalidMessage: colour: unknown field"
+    assert json.loads(letter.payload) == {"text": "wrong", "labels": [], "colour": "red"}
+
+
+def test_arguments_that_are_no_object_are_parked_whole() -> None:
+    bench = Bench()
+    bench.run(Delivery(id="1", task=TAG_TICKET, queue="q", args=[1, 2], kwargs={}, attempts=0, queued_ms=0.0))
+    assert json.loads(bench.parked[0].payload) == {"args": [1, 2], "kwargs": {}}
+
+
+def test_wrong_items_of_many_are_parked_by_themselves() -> None:
+    bench = Bench()
+    result = tagged(*bench.run(many("one", "", "three")))
+    assert (result["done"], result["failed"]) == (2, 1)
+    assert [("error" in answer) for answer in result["answers"]] == [False, True, False]
+    (letter,) = bench.parked
+    assert letter.id == "m/1"
+    assert json.loads(letter.payload)["items"] == [{"text": ""}]
+
+
+def test_many_is_retried_as_a_whole_while_the_device_fails_one_of_its_items() -> None:
+    bench = Bench()
+    assert isinstance(bench.run(many("one", POISON))[0], Retry)
+    assert not bench.parked
+    assert not bench.store.by_ref("m/0")
+
+
+def test_many_is_done_without_the_items_that_failed_to_the_end() -> None:
+    bench = Bench(max_attempts=3)
+    result = tagged(*bench.run(many("one", POISON, attempts=2)))
+    assert (result["done"], result["failed"]) == (1, 1)
+    assert [letter.id for letter in bench.parked] == ["m/1"]
+    assert bench.store.by_ref("m/0")
+
+
+def test_the_second_time_the_engine_is_not_asked() -> None:
+    bench = Bench(engine := Poisoned())
+    first = tagged(*bench.run(message("again", id_="1")))
+    second = tagged(*bench.run(message("again", id_="2")))
+    assert (first["cache"], second["cache"]) == ("none", "local")
+    assert first["scores"] == second["scores"]
+    assert len(engine.asked) == 1
+
+
+def test_labels_in_another_order_hit_the_cache_and_keep_their_scores() -> None:
+    bench = Bench()
+    first = tagged(*bench.run(message("text", id_="1", labels=["a", "b", "c"])))
+    second = tagged(*bench.run(message("text", id_="2", labels=["c", "a", "b"])))
+    assert second["cache"] == "local"
+    assert dict(zip(second["labels"], second["scores"], strict=True)) == pytest.approx(
+        dict(zip(first["labels"], first["scores"], strict=True))
+    )
+
+
+@pytest.mark.parametrize("change", [{"labels": ["billing"]}, {"template": "About {}."}, {"text": "other"}])
+def test_another_question_misses_the_cache(change: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.run(message("text", id_="1"))
+    assert tagged(*bench.run(raw({"text": "text", "labels": LABELS, **change})))["cache"] == "none"
+
+
+def test_while_the_ledger_is_away_nothing_is_final_and_the_same_work_can_be_recorded_later() -> None:
+    bench = Bench(store=AwayOnce())
+    work = bench.pipeline.prepare([message("patient")])
+    bench.pipeline.infer(work)
+    with pytest.raises(StoreUnavailable):
+        bench.pipeline.record(work)
+    assert not bench.cache._entries  # not even remembered
+    assert tagged(*bench.pipeline.record(work))["id"] == "patient"
+    assert bench.store.by_id("patient")
+
+
+def test_giving_up_retries_each_and_parks_those_at_their_end() -> None:
+    bench = Bench(max_attempts=2)
+    verdicts = bench.pipeline.give_up([message("new"), message("old", attempts=1)], TagmillError("unexpected"))
+    assert [type(v) for v in verdicts] == [Retry, Dead]
+    assert [letter.id for letter in bench.parked] == ["old"]
+
+
+def test_a_message_weighs_its_pairs_and_its_longest_text() -> None:
+    size = Bench().pipeline.weigh(TAG_TICKET, [{"text": "长" * 40, "labels": LABELS}], {})
+    assert (size.pairs, size.longest) == (2, 48)
+
+
+def test_a_bulk_message_weighs_all_its_items() -> None:
+    body = {"labels": LABELS, "items": [{"text": "长" * 10}, {"text": "长" * 40, "labels": ["a", "b", "c"]}]}
+    size = Bench().pipeline.weigh(TAG_MANY, [body], {})
+    assert (size.pairs, size.longest) == (5, 48)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+fields = st.sampled_from(["text", "labels", "items", "label_set", "id", "schema_version", "template", "trace", "model"])
+bodies = json_values | st.dictionaries(fields, json_values, max_size=5)
+
+
+@given(st.lists(st.tuples(bodies, st.sampled_from([TAG_TICKET, TAG_COMMENT, TAG_MANY])), max_size=4))
+def test_no_json_makes_it_raise_or_costs_a_neighbour(strange: list[tuple[object, str]]) -> None:
+    bench = Bench()
+    deliveries = [raw(body, id_=str(i), task=task) for i, (body, task) in enumerate(strange)]
+    for delivery in deliveries:
+        assert bench.pipeline.weigh(delivery.task, delivery.args, delivery.kwargs).pairs >= 1
+    *_, neighbour = bench.run(*deliveries, message("neighbour"))
+    assert tagged(neighbour)["id"] == "neighbour"

@@ -1,0 +1,81 @@
+"""Settings come from a file and the environment, and every problem is reported at once with its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from tagging.errors import SettingsError
+from tagging.settings import Loaded, load, mask_url, masked
+
+
+def loaded(folder: Path, toml: str = "", **environ: str) -> Loaded:
+    (folder / "app.toml").write_text(toml)
+    return load(environ=environ, config_dir=folder)
+
+
+def problems(folder: Path, toml: str = "", **environ: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as error:
+        loaded(folder, toml, **environ)
+    return error.value.problems
+
+
+def test_nothing_given_is_enough(tmp_path: Path) -> None:
+    settings = loaded(tmp_path).settings
+    assert settings.model.name == "demo"
+    assert settings.prefetch == 3 * settings.batching.max_messages
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path, '[model]\nname = "from file"\ndevice = "cpu"', TAGMILL_MODEL__NAME="from environment", PATH="/bin"
+    )
+    assert (found.settings.model.name, found.settings.model.device) == ("from environment", "cpu")
+    assert found.origins["model.name"] == "TAGMILL_MODEL__NAME"
+    assert found.origins["model.device"] == str(tmp_path / "app.toml")
+    assert found.origins["model.precision"] == "default"
+
+
+def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
+    told = problems(
+        tmp_path,
+        "stray = 1\n[batching]\nmax_messages = 0\nspeed = 9",
+        TAGMILL_RETRIES__MAX_ATTEMPTS="many",
+        TAGMILL_MODEL__COLOUR="red",
+    )
+    text = "\n".join(told)
+    assert len(told) == 5
+    assert "'stray' stands outside a section" in text
+    assert "batching.max_messages: Input should be greater than or equal to 1" in text
+    assert "batching.speed: there is no such setting" in text
+    assert "(in TAGMILL_RETRIES__MAX_ATTEMPTS)" in text
+    assert "TAGMILL_MODEL__COLOUR: there is no setting model.colour" in text
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"TAGMILL_BROKER__PREFETCH": "16"}, "broker.prefetch is 16 but batching.max_messages is 32"),
+        ({"TAGMILL_BROKER__URL": "kafka://x"}, "broker.url: kafka is no broker that we know"),
+        ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
+        ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
+        ({"TAGMILL_LABELS__SUGGEST_AT": "0.9"}, "labels.suggest_at 0.9 is above labels.apply_at 0.5"),
+        ({"TAGMILL_RETRIES__BACKOFF_S": "99"}, "retries.backoff_s 99.0 is above retries.backoff_max_s 60.0"),
+        ({"TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "60"}, "it would come back while it runs"),
+    ],
+)
+def test_settings_that_are_wrong_together_are_refused(tmp_path: Path, environ: dict[str, str], problem: str) -> None:
+    (told,) = problems(tmp_path, **environ)
+    assert problem in told
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, "[model")
+    assert told.startswith(f"{tmp_path / 'app.toml'}: ")
+
+
+def test_secrets_are_masked(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, TAGMILL_CACHE__PEPPER="secret").settings
+    assert masked(settings.cache.pepper) == "********"
+    assert "secret" not in repr(settings)
+    assert masked("redis://user:secret@host:6379/0") == "redis://user:********@host:6379/0"
+    assert mask_url("redis://host/0") == "redis://host/0"
