@@ -16,13 +16,17 @@ def text_digest(text: str, *, pepper: str = "") -> str:
     return _digest([text], person=b"tagmill.text", pepper=pepper)
 
 
-# The same set is asked about text after text.
-@lru_cache(maxsize=1024)
-def label_set_digest(hypotheses: tuple[str, ...], *, pepper: str = "") -> str:
+def label_set_digest(hypotheses: Iterable[str], *, pepper: str = "") -> str:
     """32 hex digits that stand for a set of hypotheses, whatever their order.
 
     Hypotheses rather than labels: two templates over the same labels ask the model different questions.
     """
+    return _label_set_digest(tuple(hypotheses), pepper)
+
+
+# The same set is asked about text after text.
+@lru_cache(maxsize=1024)
+def _label_set_digest(hypotheses: tuple[str, ...], pepper: str) -> str:
     return _digest(sorted(hypotheses), person=b"tagmill.labels", pepper=pepper)
 
 

@@ -97,33 +97,41 @@ class LabelBook:
         return cls(sets)
 
 
-# The same labels are asked about text after text.
-@lru_cache(maxsize=1024)
-def check_labels(labels: tuple[str, ...], *, max_labels: int) -> tuple[str, ...]:
+def check_labels(labels: Sequence[str], *, max_labels: int) -> tuple[str, ...]:
     """The labels, trimmed, in the order given.
 
     Raises:
         InvalidMessage: None, too many, one empty or too long, or two that are the same after normalisation.
     """
+    return _checked(tuple(labels), max_labels)
+
+
+def near_duplicates(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that a model can hardly tell apart: one contains the other, or most letters agree."""
+    return [(a, b) for a, b in combinations(labels, 2) if _alike(_letters(a), _letters(b))]
+
+
+# The same labels are asked about text after text.
+@lru_cache(maxsize=1024)
+def _checked(labels: tuple[str, ...], max_labels: int) -> tuple[str, ...]:
     trimmed = tuple(label.strip() for label in labels)
     if not trimmed:
         raise InvalidMessage("labels: none given; ask for at least one")
     for label in trimmed:
-        if not label:
-            raise InvalidMessage("labels: one is empty")
-        if not label.isprintable():
-            raise InvalidMessage(f"labels: {label[:16]!r} holds control characters")
-        if len(label) > MAX_LABEL_CHARS:
-            raise InvalidMessage(f"labels: {label[:16]!r}… has {len(label)} characters, limit is {MAX_LABEL_CHARS}")
+        _refuse_unfit(label)
     _refuse_duplicates(trimmed)
     if len(trimmed) > max_labels:
         raise InvalidMessage(_too_many(trimmed, max_labels))
     return trimmed
 
 
-def near_duplicates(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of labels that a model can hardly tell apart: one contains the other, or most letters agree."""
-    return [(a, b) for a, b in combinations(labels, 2) if _alike(_letters(a), _letters(b))]
+def _refuse_unfit(label: str) -> None:
+    if not label:
+        raise InvalidMessage("labels: one is empty")
+    if not label.isprintable():
+        raise InvalidMessage(f"labels: {label[:16]!r} holds control characters")
+    if len(label) > MAX_LABEL_CHARS:
+        raise InvalidMessage(f"labels: {label[:16]!r}… has {len(label)} characters, limit is {MAX_LABEL_CHARS}")
 
 
 def _refuse_duplicates(labels: Sequence[str]) -> None:
@@ -158,7 +166,7 @@ def _alike(a: str, b: str) -> bool:
 
 def _read_set(path: Path, *, max_labels: int) -> LabelSet:
     raw = _LabelSetFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    labels = check_labels(tuple(raw.labels), max_labels=max_labels)
+    labels = check_labels(raw.labels, max_labels=max_labels)
     unknown = sorted(set(raw.thresholds) - set(labels))
     if unknown:
         raise InvalidMessage(f"thresholds for labels that the set does not have: {', '.join(unknown)}")

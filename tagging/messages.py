@@ -224,7 +224,7 @@ class Decoder:
         if asked.labels is None:
             raise InvalidMessage("labels: none given; send labels, or the name of a label_set")
         return LabelSet(
-            name="", labels=check_labels(tuple(asked.labels), max_labels=self.limits.max_labels), policy=self.policy
+            name="", labels=check_labels(asked.labels, max_labels=self.limits.max_labels), policy=self.policy
         )
 
 

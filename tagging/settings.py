@@ -270,15 +270,19 @@ def mask_url(url: str) -> str:
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return TomlConfigSettingsSource(Settings, toml_file=path)()
+        raw = TomlConfigSettingsSource(Settings, toml_file=path)()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
         problems.append(f"{path}: {e}")
         return {}
+    sections = {name: values for name, values in raw.items() if isinstance(values, dict)}
+    problems += [f"{path}: {name!r} stands outside a section" for name in raw.keys() - sections.keys()]
+    return sections
 
 
 def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     source = EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_nested_delimiter="__")
-    source.env_vars = {variable.lower(): value for variable, value in environ.items()}
+    known = _known_variables()
+    source.env_vars = {variable.lower(): value for variable, value in environ.items() if variable in known}
     return source()
 
 
@@ -287,10 +291,14 @@ def _merge(from_file: Mapping[str, Any], from_env: Mapping[str, Any]) -> dict[st
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    known = {_variable(name) for name, _ in leaves(Settings())}
+    known = _known_variables()
     for variable in environ:
         if variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
             yield f"{variable}: there is no such setting; `tagmill config show` lists them"
+
+
+def _known_variables() -> set[str]:
+    return {_variable(name) for name, _ in leaves(Settings())}
 
 
 def _variable(name: str) -> str:

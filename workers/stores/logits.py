@@ -3,6 +3,7 @@
 One byte with the format's version, then two little-endian float32 for each hypothesis: entailment, contradiction.
 """
 
+import math
 import struct
 from itertools import chain
 from typing import Final
@@ -16,8 +17,9 @@ _FLOAT32_MAX: Final = 3.4028234663852886e38
 
 def keepable(logits: CachedLogits) -> bool:
     """Whether the logits may be remembered: NaN and Inf would be served long after the device has recovered."""
-    # NaN compares as false, and one sum is quicker than many comparisons; no model's logits add up to 1e38.
-    return bool(logits) and sum(map(abs, chain.from_iterable(logits))) <= _FLOAT32_MAX
+    sizes = [*map(abs, chain.from_iterable(logits))]
+    # A sum with NaN or Inf in it is not finite, and only without NaN does max mean anything.
+    return bool(sizes) and math.isfinite(sum(sizes)) and max(sizes) <= _FLOAT32_MAX
 
 
 def pack(logits: CachedLogits) -> bytes:
