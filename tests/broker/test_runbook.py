@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tagging.settings import Settings, leaves
-from tests.children import ROOT, worker
+from tests.children import ROOT, need, worker
 from tests.servers import RedisServer, wait_until
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -33,8 +32,7 @@ class Operated:
 @pytest.fixture(scope="module")
 def operated(_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     """A worker that has tagged T-1042 and parked one message, and an environment as an operator has it."""
-    if shutil.which("redis-cli") is None:
-        pytest.skip("redis-cli is not installed")
+    need("redis-cli")
     folder = tmp_path_factory.mktemp("runbook")
     tagmill = folder / "tagmill"
     tagmill.write_text(f'#!/bin/sh\nexec {sys.executable} -m tagmill "$@"\n')
