@@ -1,15 +1,27 @@
 """Commands of ours as child processes, with their output in a file, ended with the block that started them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.servers import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def need(*programs: str) -> None:
+    """Skip the test where one of these is not installed, or fail it if ``CI`` is true."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing} not installed, and CI must not skip")
+    if missing:
+        pytest.skip(f"{missing} not installed")
 
 
 @contextmanager

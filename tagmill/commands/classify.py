@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -147,6 +148,8 @@ def _open(loaded: Loaded, *, model: str, precision: str | None, device: str, exa
         max_tokens=settings.max_tokens_per_pass or None,
         threads=settings.threads or None,
         exact=exact or not settings.protect_special_tokens,
+        cache_dir=Path(settings.cache_dir).expanduser(),
+        catalogue=loaded.config_dir / "models.toml",
         in_process=True,
         check=False,  # any checkpoint may be looked at; only serving asks for the self-test
     )

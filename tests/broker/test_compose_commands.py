@@ -1,7 +1,6 @@
 """Every command and health check of ``docker-compose.yml`` does here what it would do in its container."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.children import ROOT, background
+from tests.children import ROOT, background, need
 from tests.compose import read
 from tests.servers import HOST, PostgresServer, RabbitServer, free_port, wait_until
 
@@ -65,8 +64,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    if shutil.which("redis-server") is None or shutil.which("redis-cli") is None:
-        pytest.skip("redis-server or redis-cli is not installed")
+    need("redis-server", "redis-cli")
     folder = tmp_path_factory.mktemp("place")
     for name in ("data", "models", "bin"):
         (folder / name).mkdir()
@@ -175,8 +173,7 @@ def test_rabbitmq_is_healthy_by_its_check(rabbit_server: RabbitServer) -> None:
 
 
 def test_postgres_is_healthy_by_its_check(postgres_server: PostgresServer) -> None:
-    if shutil.which("pg_isready") is None:
-        pytest.skip("pg_isready is not installed")
+    need("pg_isready")
     _, *words = SERVICES["postgres"]["healthcheck"]["test"]
     environ = {**os.environ, "PGHOST": HOST, "PGPORT": str(postgres_server.port)}
     assert subprocess.run(words, env=environ, timeout=30, check=False).returncode == 0

@@ -1,6 +1,5 @@
 """``tagmill flower`` shows every message of a micro-batch, to those who know the password, without its text."""
 
-import json
 import os
 import re
 import subprocess
@@ -203,34 +202,46 @@ def test_makes_a_password_where_none_is_set_and_prints_it_once(environ: dict[str
     assert log.read_text().count(password) == 1
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.1", "monitor.example"])
-def test_stays_on_the_loopback_without_a_password(environ: dict[str, str], address: str) -> None:
-    refused = subprocess.run(
-        [sys.executable, "-m", "tagmill", "flower", "--address", address],
-        env={**os.environ, **environ, "TAGMILL_FLOWER__PASSWORD": ""},
+def refused(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """How the command ends where it should not start at all."""
+    return subprocess.run(
+        [sys.executable, "-m", "tagmill", "flower", *arguments],
+        env={**os.environ, **environ},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert refused.returncode == 2
-    assert "flower.password is empty" in refused.stderr
-    assert "Set TAGMILL_FLOWER__PASSWORD" in refused.stderr
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.1", "monitor.example"])
+def test_stays_on_the_loopback_without_a_password(environ: dict[str, str], address: str) -> None:
+    ended = refused({**environ, "TAGMILL_FLOWER__PASSWORD": ""}, "--address", address)
+    assert ended.returncode == 2
+    assert "flower.password is empty" in ended.stderr
+    assert "Set TAGMILL_FLOWER__PASSWORD" in ended.stderr
+
+
+def test_refuses_a_password_that_flower_cannot_compare(environ: dict[str, str]) -> None:
+    ended = refused({**environ, "TAGMILL_FLOWER__PASSWORD": "芝麻开门"})
+    assert ended.returncode == 2
+    assert "ASCII" in ended.stderr
+    assert "芝麻" not in ended.stderr
+
+
+def test_says_which_port_is_taken(environ: dict[str, str]) -> None:
+    taken = environ["TAGMILL_BROKER__URL"].rpartition(":")[2].partition("/")[0]
+    ended = refused(environ, "--port", taken)
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{taken}" in ended.stderr
 
 
 def test_says_how_to_install_flower_where_it_is_missing(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "flower.py").write_text("raise ModuleNotFoundError(\"No module named 'flower'\", name='flower')\n")
-    refused = subprocess.run(
-        [sys.executable, "-m", "tagmill", "flower"],
-        env={**os.environ, **environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert refused.returncode == 1
-    assert "pip install 'tagmill[flower]'" in refused.stderr
+    ended = refused({**environ, "PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 1
+    assert "pip install 'tagmill[flower]'" in ended.stderr
 
 
 def test_the_answers_say_which_model_gave_them(watched: Watched) -> None:
-    assert {json.dumps(answer["model"]["name"]) for answer in watched.answers()} == {'"fake"'}
+    assert {answer["model"]["name"] for answer in watched.answers()} == {"fake"}
