@@ -294,7 +294,8 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     known = _known_variables()
     for variable in environ:
         if variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
-            yield f"{variable}: there is no such setting; `tagmill config show` lists them"
+            name = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            yield f"{variable}: there is no setting {name}; `tagmill config show` lists them"
 
 
 def _known_variables() -> set[str]:
