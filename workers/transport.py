@@ -235,5 +235,5 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is not checked
 
 def acks_together(message: Any) -> AbstractContextManager[None]:
     """Inside, acknowledgements on the message's channel are gathered where the transport can do so."""
-    qos = message.channel.qos
-    return qos.together() if isinstance(qos, QoS) else nullcontext()
+    channel = message.channel
+    return channel.qos.together() if isinstance(channel, Channel) else nullcontext()
