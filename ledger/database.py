@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,8 +120,7 @@ class Prepared:
                     done[id(value)] = process(value)
             for row in rows:
                 row[name] = done[id(row[name])]
-        order = self.order
-        parameters = [tuple(row[name] for name in order) for row in rows] if order else list(rows)
+        parameters = [*map(itemgetter(*self.order), rows)] if self.order else list(rows)
         return connection.exec_driver_sql(self.sql, parameters).rowcount
 
 

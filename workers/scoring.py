@@ -8,6 +8,7 @@ entailment. The neutral logit is never read.
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import itemgetter
 
 from tagging.answers import Decision, Tag
 from tagging.labels import Policy
@@ -28,9 +29,12 @@ def is_finite(logits: Iterable[Logit]) -> bool:
 
 def decide(labels: Sequence[str], scores: Sequence[float], *, multi_label: bool, policy: Policy) -> list[Tag]:
     """The labels that become tags, highest score first; at most one unless ``multi_label``."""
-    ranked = sorted(zip(labels, scores, strict=True), key=lambda pair: -pair[1])
-    candidates = ranked if multi_label else ranked[:1]
+    scored = zip(labels, scores, strict=True)
+    candidates = sorted(scored, key=_by_score, reverse=True) if multi_label else [max(scored, key=_by_score)]
     return [tag for label, value in candidates if (tag := _tag(label, value, policy)) is not None]
+
+
+_by_score = itemgetter(1)
 
 
 def strongest(tags: Sequence[Tag]) -> Decision:
