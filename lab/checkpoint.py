@@ -1,12 +1,13 @@
 """A trained network on disk, in the format of ModelScope's StructBERT zero-shot checkpoints."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
-from transformers import BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from lab.phrasings import TEMPLATE
 
@@ -36,13 +37,16 @@ def load_checkpoint(directory: Path) -> BertForSequenceClassification:
     Raises:
         ValueError: The file's tensors are not exactly those of the network that ``config.json`` describes.
     """
-    config = BertForSequenceClassification.config_class.from_pretrained(directory)
-    model, report = BertForSequenceClassification.from_pretrained(
+    # The directory says "structbert", which transformers does not know: the shape is read as plain BERT's.
+    config = BertConfig.from_pretrained(directory)
+    loaded = BertForSequenceClassification.from_pretrained(
         directory, config=config, dtype=torch.float32, output_loading_info=True
     )
+    model, report = cast("tuple[BertForSequenceClassification, Mapping[str, Iterable[object]]]", loaded)
     if wrong := {kind: sorted(map(str, names)) for kind, names in report.items() if names}:
         raise ValueError(f"{directory}: weights and config.json disagree: {wrong}")
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    return model
 
 
 def _network(model: BertForSequenceClassification) -> dict[str, object]:

@@ -9,18 +9,21 @@ softmax gives it nothing. Within a segment the coordinate is exactly zero. The l
 batch for the price of one token a pair: some thirty times cheaper than encoding every pair, and the same function.
 
 *Neighbours are visible from the start.* Positions are fixed sinusoids in channels of their own, and the first layer's
-heads start as "look one or two places left or right": n-grams, which a small transformer finds slowly by itself. The layers after it start as near averages of
-the whole segment, so that words reach [CLS] at once; the last one starts by comparing like with like (keys = queries).
+heads start as "look one or two places left or right": n-grams, which a small transformer finds slowly by itself. The
+layers after it start as near averages of the whole segment, so that words reach [CLS] at once; the last one starts by
+comparing like with like, its keys equal to its queries.
 """
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
+from transformers.models.bert.modeling_bert import BertLayer, BertPooler, BertSelfAttention
 
 HEAD_DIM = 64
 SEGMENT_CHANNELS = 4
@@ -60,12 +63,12 @@ def new_model(size: Size, *, vocabulary: int, dropout: float) -> BertForSequence
         attention_probs_dropout_prob=0.0,
         layer_norm_eps=1e-12,
         hidden_act="gelu",
-        # Segments are short: plain products beat the CPU's flash kernel, which dominated a step before.
-        attn_implementation="eager",
         id2label={0: "entailment", 1: "neutral", 2: "contradiction"},
         label2id={"entailment": 0, "neutral": 1, "contradiction": 2},
     )
     model = BertForSequenceClassification(config)
+    # Segments are short: plain products beat the CPU's flash kernel, which took a fifth of a step.
+    model.set_attn_implementation("eager")
     # A dropped segment channel would open the wall, so words are dropped by the sampler and not here.
     model.bert.embeddings.dropout.p = 0.0
     with torch.no_grad():
@@ -76,15 +79,23 @@ def new_model(size: Size, *, vocabulary: int, dropout: float) -> BertForSequence
     return model
 
 
+def _layers(model: BertForSequenceClassification) -> list[BertLayer]:
+    return [cast("BertLayer", layer) for layer in model.bert.encoder.layer]
+
+
+def _attention(layer: BertLayer) -> BertSelfAttention:
+    return cast("BertSelfAttention", layer.attention.self)
+
+
 def _spread_weights(model: BertForSequenceClassification) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
-    layers = model.bert.encoder.layer
+    *_, last = layers = _layers(model)
     for layer in layers[1:-1]:
-        layer.attention.self.query.weight *= AVERAGING
+        _attention(layer).query.weight *= AVERAGING
         layer.attention.output.dense.weight *= GAIN
-    layers[-1].attention.self.key.weight.copy_(layers[-1].attention.self.query.weight)
+    _attention(last).key.weight.copy_(_attention(last).query.weight)
     words = model.bert.embeddings.word_embeddings.weight
     nn.init.normal_(words, std=EMBEDDING_STD)
     words[:, : SEGMENT_CHANNELS + POSITION_CHANNELS] = 0.0
@@ -109,7 +120,7 @@ def _place_positions(model: BertForSequenceClassification) -> None:
 
 def _look_at_neighbours(model: BertForSequenceClassification, sharpness: float = 3.0) -> None:
     """Point the first layer's heads at fixed offsets: the query is the position turned by the offset's angle."""
-    attention = model.bert.encoder.layer[0].attention.self
+    attention = _attention(_layers(model)[0])
     first = SEGMENT_CHANNELS
     for head, look in enumerate(LOOKS[: model.config.num_attention_heads]):
         for pair, frequency in enumerate(_frequencies().tolist()):
@@ -135,8 +146,8 @@ def pin(model: BertForSequenceClassification) -> None:
     mark = 2 * EMBEDDING_STD
     embeddings.token_type_embeddings.weight[:, reserved] = torch.tensor([[mark, -mark, 0, 0], [0, 0, mark, -mark]])
     _pass_through(embeddings.LayerNorm)
-    for layer in model.bert.encoder.layer[:-1]:
-        _build_wall(layer.attention.self, model.config.num_attention_heads)
+    for layer in _layers(model)[:-1]:
+        _build_wall(_attention(layer), model.config.num_attention_heads)
         for dense in (layer.attention.output.dense, layer.output.dense):
             dense.weight[reserved] = 0.0
             dense.bias[reserved] = 0.0
@@ -149,7 +160,7 @@ def _pass_through(norm: nn.LayerNorm) -> None:
     norm.bias[:SEGMENT_CHANNELS] = 0.0
 
 
-def _build_wall(attention: nn.Module, heads: int) -> None:
+def _build_wall(attention: BertSelfAttention, heads: int) -> None:
     in_text = torch.tensor([WALL, -WALL, 0.0, 0.0])
     in_hypothesis = torch.tensor([0.0, 0.0, WALL, -WALL])
     for head in range(heads):
@@ -188,7 +199,7 @@ def encode(
     types = torch.full_like(tokens, segment)
     states = model.bert.embeddings(input_ids=tokens, token_type_ids=types, position_ids=positions)
     bias = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None, :].to(_autocast_dtype(states))
-    for layer in model.bert.encoder.layer[:-1]:
+    for layer in _layers(model)[:-1]:
         states = layer(states, attention_mask=bias)
     return Segment(states=states, mask=mask)
 
@@ -206,8 +217,8 @@ def entail(model: BertForSequenceClassification, texts: Segment, hypotheses: Seg
     Returns:
         Shape ``(texts, hypotheses, 3)``: entailment, neutral, contradiction.
     """
-    layer = model.bert.encoder.layer[-1]
-    attention = layer.attention.self
+    layer = _layers(model)[-1]
+    attention = _attention(layer)
     start = texts.states[:, 0]
     query = _heads(attention.query(start)) * HEAD_DIM**-0.5
     text_mass, text_value = _attend_own(query, attention, texts)
@@ -217,22 +228,22 @@ def entail(model: BertForSequenceClassification, texts: Segment, hypotheses: Seg
     residual = start.unsqueeze(1).expand(-1, context.shape[1], -1)
     attended = layer.attention.output(context, residual)
     states = layer.output(layer.intermediate(attended), attended)
-    pooled = torch.tanh(model.bert.pooler.dense(states))
+    pooled = torch.tanh(cast("BertPooler", model.bert.pooler).dense(states))
     logits: Tensor = model.classifier(model.dropout(pooled))
     return logits.float()
 
 
 def _heads(projected: Tensor) -> Tensor:
-    return projected.unflatten(-1, (-1, HEAD_DIM))
+    return projected.view(*projected.shape[:-1], -1, HEAD_DIM)
 
 
-def _attend_own(query: Tensor, attention: nn.Module, texts: Segment) -> tuple[Tensor, Tensor]:
+def _attend_own(query: Tensor, attention: BertSelfAttention, texts: Segment) -> tuple[Tensor, Tensor]:
     keys, values = _heads(attention.key(texts.states)), _heads(attention.value(texts.states))
     scores = torch.einsum("bhd,bthd->bht", query, keys).float().masked_fill(~texts.mask.unsqueeze(1), -1e4)
     return scores.logsumexp(-1), torch.einsum("bht,bthd->bhd", scores.softmax(-1), values)
 
 
-def _attend_each(query: Tensor, attention: nn.Module, hypotheses: Segment) -> tuple[Tensor, Tensor]:
+def _attend_each(query: Tensor, attention: BertSelfAttention, hypotheses: Segment) -> tuple[Tensor, Tensor]:
     keys, values = _heads(attention.key(hypotheses.states)), _heads(attention.value(hypotheses.states))
     scores = torch.einsum("bhd,mshd->bmhs", query, keys).float()
     scores = scores.masked_fill(~hypotheses.mask[None, :, None, :], -1e4)

@@ -1,4 +1,4 @@
-"""How well a checkpoint directory answers on the dev split, through plain transformers BERT and nothing else of ours."""
+"""How well a checkpoint directory answers on the dev split, through plain transformers BERT."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -51,11 +51,12 @@ class Scorer:
     def score(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Logits, shape ``(n, 3)``, in the order of ``pairs``."""
         logits = torch.empty(len(pairs), 3)
+        longest = self._model.config.max_position_embeddings
         order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
         for start in range(0, len(order), PAIRS_AT_ONCE):
             places = order[start : start + PAIRS_AT_ONCE]
             texts, hypotheses = zip(*(pairs[place] for place in places), strict=True)
-            rows = self._words(list(texts), list(hypotheses), padding=True, truncation=True, max_length=512)
+            rows = self._words(list(texts), list(hypotheses), padding=True, truncation=True, max_length=longest)
             inputs = {name: torch.tensor(row) for name, row in rows.items()}
             logits[places] = self._model(**inputs).logits
         return logits

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lab.texts import CORPUS, Family, LabelledText
+from lab.texts import CORPUS, FAMILIES, Family, LabelledText
 
 SEPARATORS_ZH = ("，", "", " ", "。", "、")
 SEPARATORS_EN = (", ", " ", ". ", " and ")
+SHARES: dict[Family, float] = {"topic": 0.9, "intent": 0.5, "sentiment": 0.2, "urgency": 0.1}
+"""How often terms of each family take part in a composed text."""
+ENGLISH = 0.28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +29,12 @@ Lexicon = Mapping[Family, Mapping[str, Terms]]
 
 def load_lexicon(path: Path = CORPUS / "lexicon.toml") -> Lexicon:
     """Terms by family and canonical Chinese label."""
-    tables: dict[Family, dict[str, dict[str, str]]] = tomllib.loads(path.read_text(encoding="utf-8"))
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
     return {
-        family: {label: Terms(zh=tuple(row["zh"].split()), en=_phrases(row["en"])) for label, row in labels.items()}
-        for family, labels in tables.items()
+        family: {
+            label: Terms(zh=tuple(row["zh"].split()), en=_phrases(row["en"])) for label, row in tables[family].items()
+        }
+        for family in FAMILIES
     }
 
 
@@ -46,18 +51,18 @@ class Composer:
 
     def compose(self) -> LabelledText:
         """One text; the families that its terms say nothing about have an empty label."""
-        lang: Literal["zh", "en"] = "en" if self._rng.random() < 0.28 else "zh"
-        labels: dict[Family, str] = {"topic": "", "intent": "", "sentiment": "", "urgency": ""}
+        lang: Literal["zh", "en"] = "en" if self._rng.random() < ENGLISH else "zh"
+        labels = dict.fromkeys(FAMILIES, "")
         parts: list[str] = []
-        for family, share, most in (("topic", 0.9, 4), ("intent", 0.5, 2), ("sentiment", 0.2, 2), ("urgency", 0.1, 2)):
+        for family, share in SHARES.items():
             if self._rng.random() < share:
-                labels[family], terms = self._draw(family, lang, most)
+                labels[family], terms = self._draw(family, lang, most=4 if family == "topic" else 2)
                 parts += terms
         self._rng.shuffle(parts)
         separator = self._rng.choice(SEPARATORS_EN if lang == "en" else SEPARATORS_ZH)
         return LabelledText(text=separator.join(parts), lang=lang, kind="ticket", split="train", **labels)
 
-    def _draw(self, family: Family, lang: Literal["zh", "en"], most: int) -> tuple[str, list[str]]:
+    def _draw(self, family: Family, lang: Literal["zh", "en"], *, most: int) -> tuple[str, list[str]]:
         label = self._rng.choice(list(self._lexicon[family]))
         terms = self._lexicon[family][label].en if lang == "en" else self._lexicon[family][label].zh
         return label, self._rng.sample(terms, self._rng.randint(1, most))

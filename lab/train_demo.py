@@ -1,8 +1,9 @@
-"""Trains the demo model: a small cross-encoder for zero-shot classification, from scratch, on the corpus of this package.
+"""Trains the demo model: a small cross-encoder for zero-shot classification, from scratch, on the corpus beside it.
 
-One seeded command reads ``lab/corpus`` and writes a checkpoint directory; no other data and no trained weights take part.
-Each step encodes a batch of texts and all labels of every family, worded and framed at random, and scores all pairs (see
-``lab.demo_model`` for why that is cheap). The same seed, thread count and processor kind give the same weights.
+One seeded command reads ``lab/corpus`` and writes a checkpoint directory; no other data and no trained weights take
+part. Each step encodes a batch of texts and all labels of every family, worded and framed at random, and scores all
+pairs (see ``lab.demo_model`` for why that is cheap). The same seed, thread count and processor kind give the same
+weights.
 """
 
 import copy
@@ -21,7 +22,7 @@ from transformers import BertForSequenceClassification
 from lab.checkpoint import save_checkpoint
 from lab.demo_model import Segment, Size, brain_floats, encode, entail, new_model, pin
 from lab.lexicon import Composer, Lexicon, load_lexicon
-from lab.pairs import UNLABELLED, Asked, Noise, QuestionSampler, Reader, batches, targets, width
+from lab.pairs import UNLABELLED, Asked, Noise, QuestionSampler, Reader, batches, targets
 from lab.phrasings import TEMPLATES_EN, TEMPLATES_ZH, Phrasings, load_phrasings
 from lab.texts import FAMILIES, Family, LabelledText, load_texts, of_split
 from lab.vocabulary import UNK, build_vocabulary, tokenizer, write_vocabulary
@@ -96,15 +97,13 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    material = Material(
-        texts=of_split(load_texts(), "train"), phrasings=load_phrasings(), lexicon=load_lexicon()
-    )
+    material = Material(texts=of_split(load_texts(), "train"), phrasings=load_phrasings(), lexicon=load_lexicon())
     out.mkdir(parents=True, exist_ok=True)
     vocabulary = build_vocabulary(material.strings())
     write_vocabulary(vocabulary, out / "vocab.txt")
     trainer = Trainer(material, out / "vocab.txt", recipe=recipe or Recipe(), rng=random.Random(seed))
     started = time.monotonic()
-    trainer.run(deadline=None if minutes is None else started + 60 * minutes, echo=echo)
+    trainer.run(limit_s=math.inf if minutes is None else 60 * minutes, echo=echo)
     save_checkpoint(trainer.finished(), out)
     return {
         "minutes": round((time.monotonic() - started) / 60, 1),
@@ -132,8 +131,8 @@ class Trainer:
         self._optimiser = _optimiser([self.model, self._labels], recipe)
         self.step = 0
 
-    def run(self, *, deadline: float | None, echo: Callable[[str], None]) -> None:
-        """Train for the recipe's epochs, or until the deadline if that comes first."""
+    def run(self, *, limit_s: float, echo: Callable[[str], None]) -> None:
+        """Train for the recipe's epochs, or for ``limit_s`` if that is shorter; the learning rate falls to match."""
         started = time.monotonic()
         epoch_steps = len(list(batches(self._epoch(), self._recipe.batch_tokens, self._rng)))
         steps = max(1, int(epoch_steps * self._recipe.epochs))
@@ -142,9 +141,7 @@ class Trainer:
             epoch += 1
             losses: list[float] = []
             for batch in batches(self._epoch(), self._recipe.batch_tokens, self._rng):
-                progress = self.step / steps
-                if deadline is not None:
-                    progress = max(progress, (time.monotonic() - started) / (deadline - started))
+                progress = max(self.step / steps, (time.monotonic() - started) / limit_s)
                 if progress >= 1.0:
                     break
                 losses.append(self._learn(batch, self._rate(progress)))
@@ -158,7 +155,8 @@ class Trainer:
         unmet = sorted(set(range(len(words))) - self._reader.met())
         with torch.no_grad():
             words[unmet] = words[UNK].clone()
-        return self._average.eval()
+        self._average.eval()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        return self._average
 
     def _epoch(self) -> list[LabelledText]:
         written = self._material.texts
@@ -202,7 +200,7 @@ class Trainer:
 
     def _pair_losses(self, batch: Sequence[LabelledText], asked: Sequence[Asked], logits: Tensor) -> Tensor:
         total = torch.zeros(())
-        by_question = logits.split([len(question.hypotheses) for question in asked], dim=1)
+        by_question = torch.split(logits, [len(question.hypotheses) for question in asked], dim=1)
         for question, scored in zip(asked, by_question, strict=True):
             gold = targets(batch, question.family, self._material.phrasings[question.family])
             known = gold != UNLABELLED
@@ -217,7 +215,7 @@ class Trainer:
         named: Tensor = self._labels(hypotheses.states[torch.arange(len(last)), last])
         loss = functional.cross_entropy(named.float(), torch.arange(len(last)))
         told: Tensor = self._labels(texts.states[:, 0])
-        by_family = told.float().split([len(self._material.phrasings[family]) for family in FAMILIES], dim=1)
+        by_family = torch.split(told.float(), [len(self._material.phrasings[family]) for family in FAMILIES], dim=1)
         for family, scores in zip(FAMILIES, by_family, strict=True):
             gold = targets(batch, family, self._material.phrasings[family])
             if (gold != UNLABELLED).any():

@@ -80,11 +80,12 @@ def test_roughening_without_noise_is_reading(tmp_path: Path):
     assert reader.roughen(["快递三天了"]).tokens.equal(reader.read(["快递三天了"]).tokens)
 
 
-def test_batches_hold_every_text_once_within_the_token_limit():
+def test_batches_hold_every_text_once_and_about_the_tokens_asked_for():
     texts = [a_text("快" * length) for length in range(1, 60)]
     packed = list(batches(texts, 200, random.Random(1)))
     assert sorted(len(text.text) for batch in packed for text in batch) == list(range(1, 60))
-    assert all(len(batch) * (len(batch[-1].text) + 2) <= 200 or len(batch) == 1 for batch in packed)
+    # Lengths are blurred before sorting, so that batches differ from pass to pass: a half more than asked at most.
+    assert all(len(batch) * (max(len(text.text) for text in batch) + 2) <= 300 for batch in packed)
 
 
 def test_a_missing_label_is_no_target():
