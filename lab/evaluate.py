@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -78,11 +78,6 @@ def evaluate(directory: Path, *, seed: int = 0) -> dict[Family, Figures]:
     dev = of_split(load_texts(), "dev")
     phrasings = load_phrasings()
     return {family: _figures(scorer, dev, family, phrasings, random.Random(seed)) for family in FAMILIES}
-
-
-def as_numbers(figures: Mapping[Family, Figures]) -> dict[str, dict[str, float]]:
-    """The figures as plain numbers, ready for JSON."""
-    return {family: asdict(row) for family, row in figures.items()}
 
 
 def _figures(

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
+from lab.baseline import baseline_accuracy
 from lab.checkpoint import save_checkpoint
 from lab.demo_model import Segment, Size, brain_floats, encode, entail, new_model, pin
+from lab.evaluate import evaluate
 from lab.lexicon import Composer, Lexicon, load_lexicon
+from lab.model_card import Run, write_card
 from lab.pairs import UNLABELLED, Asked, Noise, QuestionSampler, Reader, batches, targets
 from lab.phrasings import TEMPLATES_EN, TEMPLATES_ZH, Phrasings, load_phrasings
 from lab.texts import FAMILIES, Family, LabelledText, load_texts, of_split
@@ -79,37 +82,55 @@ def train(
     minutes: float | None = None,
     threads: int | None = None,
     echo: Callable[[str], None] = print,
-    recipe: Recipe | None = None,
-) -> dict[str, float]:
-    """Train on the train split and write the checkpoint to ``out``.
+) -> dict[str, dict[str, float]]:
+    """Train on the train split, measure on the dev split, and write checkpoint and model card to ``out``.
 
     Args:
         out: The checkpoint's directory; made if missing, files in it are replaced.
-        seed: Fixes every draw. Weights are the same again for the same seed, threads and kind of processor.
-        minutes: Finish within this time by shortening the schedule, at the price of that repeatability.
+        seed: Fixes every draw.
+        minutes: Train no longer than this, on a shorter schedule, at the price of repeatability. Measuring comes after.
         threads: Processor threads; torch's own choice if none.
-        echo: Takes one line of progress after each epoch.
-        recipe: Another recipe than the shipped one.
+        echo: Takes a line of progress now and then.
 
     Returns:
-        ``minutes``, ``steps`` and ``parameters``. For accuracy see ``lab.evaluate``.
+        The figures of each family, as ``lab.evaluate`` names them, with ``baseline`` among them.
     """
+    run = fit(out, seed=seed, minutes=minutes, threads=threads, echo=echo)
+    echo(f"trained {run.steps} steps in {run.minutes:.1f} minutes; measuring on the dev split")
+    return measure(out, run)
+
+
+def measure(out: Path, run: Run) -> dict[str, dict[str, float]]:
+    """Figures of the checkpoint in ``out`` beside the baseline's, which also go onto its model card."""
+    texts = load_texts()
+    baseline = baseline_accuracy(of_split(texts, "train"), of_split(texts, "dev"))
+    figures = evaluate(out)
+    write_card(out, run, figures, baseline)
+    return {family: asdict(row) | {"baseline": baseline[family]} for family, row in figures.items()}
+
+
+def fit(
+    out: Path,
+    *,
+    seed: int,
+    minutes: float | None,
+    threads: int | None,
+    echo: Callable[[str], None],
+    recipe: Recipe | None = None,
+) -> Run:
+    """Train and write the checkpoint to ``out``; the arguments are those of ``train``, and perhaps another recipe."""
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
     material = Material(texts=of_split(load_texts(), "train"), phrasings=load_phrasings(), lexicon=load_lexicon())
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary = build_vocabulary(material.strings())
-    write_vocabulary(vocabulary, out / "vocab.txt")
+    write_vocabulary(build_vocabulary(material.strings()), out / "vocab.txt")
     trainer = Trainer(material, out / "vocab.txt", recipe=recipe or Recipe(), rng=random.Random(seed))
     started = time.monotonic()
     trainer.run(limit_s=math.inf if minutes is None else 60 * minutes, echo=echo)
     save_checkpoint(trainer.finished(), out)
-    return {
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "steps": float(trainer.step),
-        "parameters": float(sum(weight.numel() for weight in trainer.model.parameters())),
-    }
+    spent = (time.monotonic() - started) / 60
+    return Run(seed=seed, threads=torch.get_num_threads(), steps=trainer.step, epochs=trainer.epoch, minutes=spent)
 
 
 class Trainer:
@@ -130,15 +151,15 @@ class Trainer:
         self._labels = nn.Linear(recipe.size.hidden, labels)
         self._optimiser = _optimiser([self.model, self._labels], recipe)
         self.step = 0
+        self.epoch = 0
 
     def run(self, *, limit_s: float, echo: Callable[[str], None]) -> None:
         """Train for the recipe's epochs, or for ``limit_s`` if that is shorter; the learning rate falls to match."""
         started = time.monotonic()
         epoch_steps = len(list(batches(self._epoch(), self._recipe.batch_tokens, self._rng)))
         steps = max(1, int(epoch_steps * self._recipe.epochs))
-        epoch = 0
         while self.step < steps:
-            epoch += 1
+            self.epoch += 1
             losses: list[float] = []
             for batch in batches(self._epoch(), self._recipe.batch_tokens, self._rng):
                 progress = max(self.step / steps, (time.monotonic() - started) / limit_s)
@@ -147,7 +168,7 @@ class Trainer:
                 losses.append(self._learn(batch, self._rate(progress)))
             if not losses:
                 break
-            echo(f"epoch {epoch}: step {self.step}/{steps}, loss {sum(losses) / len(losses):.3f}")
+            echo(f"epoch {self.epoch}: step {self.step}/{steps}, loss {sum(losses) / len(losses):.3f}")
 
     def finished(self) -> BertForSequenceClassification:
         """The averaged network; words it never met get the embedding of [UNK], which it did learn to live with."""

@@ -1,6 +1,7 @@
 """A training run of seconds writes a checkpoint that plain transformers reads and that scores pairs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from lab.checkpoint import load_checkpoint
 from lab.demo_model import Size
-from lab.evaluate import load_scorer
+from lab.evaluate import Figures, load_scorer
+from lab.model_card import Run, write_card
 from lab.phrasings import TEMPLATE
-from lab.train_demo import Recipe, pair_losses, train
+from lab.texts import FAMILIES
+from lab.train_demo import Recipe, fit, pair_losses
 
 TINY = Recipe(size=Size(layers=2, hidden=64, intermediate=64, positions=256), epochs=0.01, batch_tokens=512)
 
@@ -18,7 +21,7 @@ TINY = Recipe(size=Size(layers=2, hidden=64, intermediate=64, positions=256), ep
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    train(out, seed=1, threads=1, echo=lambda line: None, recipe=TINY)
+    fit(out, seed=1, minutes=None, threads=1, echo=lambda line: None, recipe=TINY)
     return out
 
 
@@ -53,15 +56,25 @@ def test_scores_pairs_of_any_length_in_their_order(checkpoint: Path):
 
 
 def test_the_same_seed_gives_the_same_weights(checkpoint: Path, tmp_path: Path):
-    train(tmp_path, seed=1, threads=1, echo=lambda line: None, recipe=TINY)
+    fit(tmp_path, seed=1, minutes=None, threads=1, echo=lambda line: None, recipe=TINY)
     again, first = load_checkpoint(tmp_path).state_dict(), load_checkpoint(checkpoint).state_dict()
     assert all(again[name].equal(weight) for name, weight in first.items())
 
 
 def test_no_time_left_still_writes_a_checkpoint(tmp_path: Path):
-    report = train(tmp_path, minutes=1e-9, threads=1, echo=lambda line: None, recipe=TINY)
-    assert report["steps"] == 0
+    run = fit(tmp_path, seed=1, minutes=1e-9, threads=1, echo=lambda line: None, recipe=TINY)
+    assert run.steps == 0
     load_checkpoint(tmp_path)
+
+
+def test_the_card_names_every_family_and_leaves_no_blank(checkpoint: Path, tmp_path: Path):
+    copy = shutil.copytree(checkpoint, tmp_path / "demo")
+    figures = Figures(**dict.fromkeys(Figures.__slots__, 0.5))
+    run = Run(seed=1, threads=2, steps=10, epochs=1, minutes=0.2)
+    write_card(copy, run, dict.fromkeys(FAMILIES, figures), dict.fromkeys(FAMILIES, 0.25))
+    card = (copy / "README.md").read_text(encoding="utf-8")
+    assert all(f"| {family} | 0.50 |" in card for family in FAMILIES)
+    assert "$" not in card
 
 
 def test_losses_are_small_when_the_right_label_alone_is_entailed():
