@@ -29,7 +29,7 @@ HEAD_DIM = 64
 SEGMENT_CHANNELS = 4
 POSITION_CHANNELS = 40
 WALL = 12.0
-"""Query and key weight of the segment channels; a crossing scores -70 or less after training, and softmax gives it 1e-30."""
+"""Query and key weight of the segment channels: even after training, a crossing scores -70 or less."""
 EMBEDDING_STD = 0.05
 AVERAGING = 0.3
 """Query scale of the middle layers at the start: nearly uniform attention."""
