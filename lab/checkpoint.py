@@ -37,8 +37,9 @@ def load_checkpoint(directory: Path) -> BertForSequenceClassification:
     Raises:
         ValueError: The file's tensors are not exactly those of the network that ``config.json`` describes.
     """
-    # The directory says "structbert", which transformers does not know: the shape is read as plain BERT's.
-    config = BertConfig.from_pretrained(directory)
+    # The directory says "structbert", which transformers does not know; its network is plain BERT.
+    network = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = BertConfig.from_dict(network | {"model_type": "bert"})
     loaded = BertForSequenceClassification.from_pretrained(
         directory, config=config, dtype=torch.float32, output_loading_info=True
     )
