@@ -83,7 +83,7 @@ def _pipeline(max_length: int) -> dict[str, object]:
         "preprocessor": {"type": "zero-shot-cls-tokenizer", "max_length": max_length},
         "pipeline": {"type": "zero-shot-classification"},
         # ModelScope ignores this section; its own default template is the bare label, which works nearly as well.
-        "tagmill": {"name": "demo", "hypothesis_template": TEMPLATE},
+        "tagmill": {"name": "demo", "template": TEMPLATE},
     }
 
 

@@ -37,7 +37,7 @@ def test_writes_the_files_of_a_zero_shot_checkpoint(checkpoint: Path):
     assert pipeline["task"] == "zero-shot-classification"
     assert pipeline["model"]["type"] == "structbert"
     assert pipeline["preprocessor"]["type"] == "zero-shot-cls-tokenizer"
-    assert pipeline["tagmill"]["hypothesis_template"] == TEMPLATE
+    assert pipeline["tagmill"]["template"] == TEMPLATE
 
 
 def test_loads_as_plain_bert_with_three_classes(checkpoint: Path):
