@@ -120,7 +120,7 @@ class Site:
         # The pools are shared by URL: a later client of this site must not find the closed ones.
         for group in (kombu.pools.producers, kombu.pools.connections):
             with suppress(KeyError):
-                del group[self.client.connection_for_write()]
+                group.pop(self.client.connection_for_write()).force_close_all()
 
     def worker(self, *arguments: str, name: str = "w1@tests", **settings: object) -> Worker:
         """A worker, not started; settings as in ``model__name="fake:pass_s=1"``."""
