@@ -24,7 +24,7 @@ def end_outside_signal_handlers(**_: Any) -> None:
 
     Celery 5.7 cancels its consumers and stops the pool from within the handler. What the signal interrupted is often
     holding the lock that this needs, py-amqp's for writing a frame or the event dispatcher's: the worker then answers
-    everything and never ends (seen on both brokers in 24 stops).
+    everything and never ends (seen on both brokers). ADR-0002.
     """
     platforms.signals["SIGQUIT"] = _end_at_once
     platforms.signals["SIGINT"] = _end_after_what_was_fetched
