@@ -198,7 +198,7 @@ def test_killed_workers_lose_nothing(many_databases: RedisServer, capsys: pytest
         ref_of = {site.send(fields={"ref": f"K-{i}"}).id: f"K-{i}" for i in range(1500)}
         for _ in range(kills):
             answered = len(refs_in_ledger(site))
-            slow = {"model__name": "fake:pass_s=0.1", "batching__max_messages": 16}
+            slow = {"model__name": "fake:pass_s=0.1", "batching__max_messages": 16, "broker__prefetch": 48}
             with site.worker(**slow).running() as worker:
                 wait_until("it has answered", lambda n=answered: len(refs_in_ledger(site)) > n, timeout_s=ANSWER_S)
                 time.sleep(random_s.uniform(0, 0.2))  # any moment of a batch will do
