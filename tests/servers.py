@@ -81,7 +81,7 @@ def launched(kind: "type[AnyServer]") -> Iterator["AnyServer"]:
                 pytest.fail(f"{e}, and CI must not skip")
             pytest.skip(str(e))
         finally:
-            server.stop()
+            server.discard()
 
 
 class Server(ABC):
@@ -182,6 +182,10 @@ class Server(ABC):
             self._signal(signal.SIGKILL)
             self._process.wait(self.stop_timeout_s)
             self._process = None
+
+    def discard(self) -> None:
+        """End it for good; its data is no longer wanted, so it need not be asked."""
+        self.kill()
 
     def restart(self) -> Self:
         """Stop it if it runs, and start it with the same port and data."""
@@ -406,6 +410,14 @@ class RabbitServer(Server):
     def stop(self) -> None:
         """Ask it to stop, and make it after a while; its EPMD goes too."""
         super().stop()
+        self._end_epmd()
+
+    def discard(self) -> None:
+        """End it and its EPMD for good."""
+        super().discard()
+        self._end_epmd()
+
+    def _end_epmd(self) -> None:
         if self._epmd is not None:
             self._epmd.kill()
             self._epmd.wait(5)

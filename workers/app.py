@@ -14,6 +14,7 @@ from tagging.messages import Decoder
 from tagging.names import EXCHANGE, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
 from tagging.wiring import celery_settings, exchange_type, queue_arguments
+from workers.lifecycle import end_outside_signal_handlers
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
 from workers.ports import DeadLetters, Engine, ResultCache, TagStore
@@ -82,6 +83,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
     app = WorkerApp(loaded)
     app.conf.update(celery_config(loaded.settings))
     signals.worker_ready.connect(_say_consuming, weak=False)
+    signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     retries = loaded.settings.retries
     for name in (TAG_TICKET, TAG_COMMENT, TAG_MANY):
         app.register_task(BatchTask(name, backoff_s=retries.backoff_s, backoff_max_s=retries.backoff_max_s))

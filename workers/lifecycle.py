@@ -1,10 +1,13 @@
-"""Messages that never reach a batch are parked, and whoever waits for the result is told."""
+"""How a worker ends when it is told to at once; and messages that never reach a batch, which are parked."""
 
 from types import SimpleNamespace
 from typing import Any, Final
 
 import structlog
-from celery import signals
+from celery import platforms, signals
+from celery.exceptions import WorkerTerminate
+from celery.platforms import EX_FAILURE
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed
 
@@ -16,11 +19,39 @@ log = structlog.get_logger()
 _KEPT_CHARS: Final = 100_000
 
 
+def end_outside_signal_handlers(**_: Any) -> None:
+    """From now on SIGQUIT and Ctrl-C leave a note, which the loop and a drain read before their next step.
+
+    Celery 5.7 cancels its consumers and stops the pool from within the handler. What the signal interrupted is often
+    holding the lock that this needs, py-amqp's for writing a frame or the event dispatcher's: the worker then answers
+    everything and never ends (seen on both brokers). ADR-0002.
+    """
+    platforms.signals["SIGQUIT"] = _end_at_once
+    platforms.signals["SIGINT"] = _end_after_what_was_fetched
+
+
+def _end_at_once(*_: Any) -> None:
+    if worker_state.should_terminate:
+        raise WorkerTerminate(EX_FAILURE)  # asked twice: not even the loop is waited for
+    worker_state.should_terminate = EX_FAILURE
+
+
+def _end_after_what_was_fetched(*_: Any) -> None:
+    worker_state.should_stop = EX_FAILURE
+    platforms.signals["SIGINT"] = _end_at_once
+
+
 class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer, except that it drops nothing and logs no body.
 
     The stock one logs an undecodable message with its body and acknowledges it, which is how tickets vanish.
     """
+
+    def shutdown(self) -> None:
+        """As Celery's; a worker that was ended at once says so by its exit code, which Celery 5.7 leaves at 0."""
+        if worker_state.should_terminate:
+            self.controller.exitcode = worker_state.should_terminate
+        super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Celery's handler; what it cannot even look at is parked, where the stock consumer would end the worker."""

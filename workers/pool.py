@@ -42,6 +42,7 @@ from workers.verdicts import Dead, Retry, Tagged, Verdict
 log = structlog.get_logger()
 
 _RUNNERS: Final = 3  # one batch recording, one on the device, one ready
+_RUNNERS_END_S: Final = 5.0
 _STORE_RETRY_S: Final = 1.0
 _GC_THRESHOLDS: Final = (20_000, 20, 50)  # a batch makes thousands of small objects, none of them in cycles
 
@@ -255,8 +256,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Let the runners go and end the engine."""
         self._stopping.set()
         self._gate.close()
+        deadline = time.monotonic() + _RUNNERS_END_S
         for runner in self._runners:
-            runner.join(timeout=5)
+            runner.join(max(0.0, deadline - time.monotonic()))
         self._finish_all()
         self._pipeline.close()
 
@@ -431,7 +433,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Finish what was fetched; the hub has halted, so its work is done here."""
         self._gate.hurry()
         deadline = time.monotonic() + self._drain_s
-        while self._in_flight and time.monotonic() < deadline:
+        while self._in_flight and not worker_state.should_terminate and time.monotonic() < deadline:
             self._something_to_finish.wait(0.1)
             self._finish_all()
 

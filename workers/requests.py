@@ -43,13 +43,6 @@ class Request(StockRequest):  # type: ignore[misc]  # celery ships no types
             self.acknowledged = True
             self.send_event("task-rejected", requeue=requeue)
 
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # Celery's
-        """Do nothing: what runs cannot be called back, and what is not acknowledged comes again.
-
-        The stock method sends an event, from within a signal handler: where the signal came while a batch's events
-        were being sent, the handler waits for a lock that the code it interrupted holds, and SIGQUIT ends nothing.
-        """
-
     @property
     def payload(self) -> Any:
         """The body, decoded once: positional and named arguments, and what follows the task."""

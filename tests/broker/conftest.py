@@ -20,16 +20,16 @@ class ManyDatabases(RedisServer):
 
 
 @pytest.fixture(scope="session")
-def _redis() -> Iterator[RedisServer]:
+def many_databases() -> Iterator[RedisServer]:
     with launched(ManyDatabases) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest, _redis: RedisServer) -> Broker:
+def broker(request: pytest.FixtureRequest, many_databases: RedisServer) -> Broker:
     """A broker of each kind."""
     rabbit = request.getfixturevalue("rabbit_server") if request.param == "rabbitmq" else None
-    return Broker.on(_redis, rabbit)
+    return Broker.on(many_databases, rabbit)
 
 
 @pytest.fixture(scope="session")

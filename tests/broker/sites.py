@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -118,9 +118,10 @@ class Site:
         gc.collect()  # a result that is collected later would tell its server that nobody waits any more
         self.client.close()
         # The pools are shared by URL: a later client of this site must not find the closed ones.
+        connection = self.client.connection_for_write()
         for group in (kombu.pools.producers, kombu.pools.connections):
-            with suppress(KeyError):
-                del group[self.client.connection_for_write()]
+            group[connection].force_close_all()
+            del group[connection]
 
     def worker(self, *arguments: str, name: str = "w1@tests", **settings: object) -> Worker:
         """A worker, not started; settings as in ``model__name="fake:pass_s=1"``."""

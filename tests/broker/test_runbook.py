@@ -30,14 +30,14 @@ class Operated:
 
 
 @pytest.fixture(scope="module")
-def operated(_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+def operated(many_databases: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     """A worker that has tagged T-1042 and parked one message, and an environment as an operator has it."""
     need("redis-cli")
     folder = tmp_path_factory.mktemp("runbook")
     tagmill = folder / "tagmill"
     tagmill.write_text(f'#!/bin/sh\nexec {sys.executable} -m tagmill "$@"\n')
     tagmill.chmod(0o755)
-    base = _redis.url.removesuffix("/0")
+    base = many_databases.url.removesuffix("/0")
     # Databases of its own, so that no other test's worker answers.
     environ = {
         "TAGMILL_BROKER__URL": f"{base}/500",

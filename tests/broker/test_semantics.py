@@ -143,28 +143,27 @@ def test_a_rate_limit_holds(site: Site) -> None:
         site.client.control.rate_limit(TAG_COMMENT, None, **_one_reply)
 
 
-@pytest.mark.parametrize("order", ["!fail 2", "!oom 2"])
-def test_a_failure_of_the_device_is_tried_again_later(site: Site, order: str) -> None:
-    result = site.send(order)
-    assert result.get(timeout=ANSWER_S)["decision"]
-    assert not site.is_dead(result.id)
+def test_a_failure_of_the_device_is_tried_again_later(site: Site) -> None:
+    results = [site.send(order) for order in ("!fail 2", "!oom 2")]
+    for result in results:
+        assert result.get(timeout=ANSWER_S)["decision"]
+        assert not site.is_dead(result.id)
 
 
-@pytest.mark.parametrize(
-    ("order", "reason"),
-    [
-        ("!fail", "EngineError: the pass failed, as ordered"),
-        ("!oom", "DeviceOutOfMemory: the pass did not fit, as ordered"),
-        ("!nan", "NotFinite: the model answered NaN or Inf for this text"),
-    ],
-)
-def test_after_the_last_attempt_it_fails_and_is_parked(site: Site, order: str, reason: str) -> None:
-    result, neighbours = site.send(order), [site.send() for _ in range(5)]
-    with pytest.raises(Exception, match=reason.partition(": ")[2]):
-        result.get(timeout=ANSWER_S)
-    letter = site.dead(result.id)
-    assert (letter.reason, letter.attempts) == (reason, 3)
-    assert [n.get(timeout=ANSWER_S)["decision"] for n in neighbours]
+def test_after_the_last_attempt_it_fails_and_is_parked(site: Site) -> None:
+    reasons = {
+        "!fail": "EngineError: the pass failed, as ordered",
+        "!oom": "DeviceOutOfMemory: the pass did not fit, as ordered",
+        "!nan": "NotFinite: the model answered NaN or Inf for this text",
+    }
+    failing = {order: site.send(order) for order in reasons}  # together: the attempts of all wait at the same time
+    neighbours = [site.send() for _ in range(5)]
+    for order, reason in reasons.items():
+        with pytest.raises(Exception, match=reason.partition(": ")[2]):
+            failing[order].get(timeout=ANSWER_S)
+        letter = site.dead(failing[order].id)
+        assert (letter.reason, letter.attempts) == (reason, 3)
+    assert all(n.get(timeout=ANSWER_S)["decision"] for n in neighbours)
 
 
 def test_a_text_that_kills_the_engine_is_parked_and_its_neighbours_are_answered(site: Site) -> None:
