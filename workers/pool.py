@@ -32,7 +32,8 @@ from tagging.errors import EngineLost, StoreUnavailable, TagmillError
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
-from workers.batching import Batcher, BatchLimits
+from workers.batching import BatchLimits
+from workers.gate import Gate
 from workers.pipeline import Delivery, Pipeline, Work
 from workers.requests import Request
 from workers.results import BatchedRedisBackend
@@ -118,73 +119,6 @@ class _Job:
     finish: Callable[[Outcome], None]
 
 
-class Gate:
-    """Where requests wait for a batch, and batches for the device. Thread-safe around a ``Batcher``."""
-
-    def __init__(self, limits: BatchLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._batcher: Batcher[_Job] = Batcher(limits)
-        self._clock = clock
-        self._changed = threading.Condition()
-        self._busy = False
-        self._hurried = False
-        self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._batcher)
-
-    def put(self, job: _Job, **how: Any) -> None:
-        """Let the job wait; see ``Batcher.add``."""
-        with self._changed:
-            was_empty = not self._batcher
-            self._batcher.add(job, now=job.arrived_at, **how)
-            if was_empty or self._batcher.is_full():
-                self._changed.notify_all()
-
-    def take(self) -> list[_Job] | None:
-        """Wait for the next batch; ``None`` once the gate is closed.
-
-        While the device is busy only a full batch leaves: a smaller one has time to grow.
-        """
-        with self._changed:
-            while not self._closed:
-                wait_s = self._wait_s()
-                if wait_s is not None and wait_s <= 0:
-                    return self._batcher.take()
-                self._changed.wait(wait_s)
-            return None
-
-    def device_busy(self, busy: bool) -> None:
-        """Say whether the device has room."""
-        with self._changed:
-            self._busy = busy
-            self._changed.notify_all()
-
-    def hurry(self) -> None:
-        """From now on nothing waits for company."""
-        with self._changed:
-            self._hurried = True
-            self._changed.notify_all()
-
-    def clear(self) -> int:
-        """Forget what waits; the broker will deliver it again."""
-        with self._changed:
-            return len(self._batcher.clear())
-
-    def close(self) -> None:
-        """Let every waiting thread go."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _wait_s(self) -> float | None:
-        """Seconds until the next batch leaves, if nothing else happens; ``None`` for as long as it takes."""
-        if not self._batcher:
-            return None
-        if self._hurried or self._batcher.is_full():
-            return 0.0
-        return None if self._busy else self._batcher.overdue_at() - self._clock()
-
-
 class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     """One answer per message, none lost, none silent."""
 
@@ -195,7 +129,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         settings = self.app.settings
         self._pipeline = self.app.build_pipeline()
         self._drain_s = settings.batching.drain_s
-        self._gate = Gate(
+        self._gate: Gate[_Job] = Gate(
             BatchLimits(
                 max_messages=settings.batching.max_messages,
                 max_tokens=settings.batching.max_tokens,
@@ -230,8 +164,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Take a request from Celery; hub thread."""
         request: Request = accept_callback.__self__
         self._in_flight += 1
+        job = _Job(request, time.monotonic(), target, callback)
         self._gate.put(
-            _Job(request, time.monotonic(), target, callback),
+            job,
+            now=job.arrived_at,
             size=self._pipeline.weigh(request.type, request.args, request.kwargs),
             lane=lane_of(request.type),
             alone=bool(request.delivery_info.get("redelivered")),

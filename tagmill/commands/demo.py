@@ -149,7 +149,10 @@ def _print_summary(out: Console, summary: Mapping[str, Any]) -> None:
         f"{summary['texts_per_s']} texts/s; from sent to scored p50 {summary['p50_ms']:.0f} ms, "
         f"p95 {summary['p95_ms']:.0f} ms"
     )
-    out.print("[green]green[/] is applied, [yellow]yellow[/] is suggested; scores are the demo model's, on texts it was not trained on")
+    out.print(
+        "[green]green[/] is applied, [yellow]yellow[/] is suggested; scores are the demo model's, "
+        "on texts that it was not trained on"
+    )
     flower = load().settings.flower
     out.print(f"[bold]Flower[/]  each task would stand at http://{flower.address}:{flower.port}/tasks (tagmill flower)")
     out.print(f"[bold]Next[/]    {Path(sys.argv[0])} up", soft_wrap=True)

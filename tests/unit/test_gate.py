@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.servers import wait_until
 from workers.batching import BatchLimits, Size
-from workers.pool import Gate, _Job
+from workers.gate import Gate
 
 SIZE = Size(pairs=1, longest=1)
 
@@ -20,26 +20,22 @@ class Clock:
         return self.now
 
 
-def gate(*, max_messages: int = 3, max_wait_s: float = 1.0, clock: Callable[[], float] = Clock()) -> Gate:  # noqa: B008  # never set
+def gate(*, max_messages: int = 3, max_wait_s: float = 1.0, clock: Callable[[], float] = Clock()) -> Gate[object]:  # noqa: B008  # never set
     return Gate(BatchLimits(max_messages=max_messages, max_tokens=1000, max_wait_s=max_wait_s), clock=clock)
 
 
-def job(arrived_at: float = 0.0) -> _Job:
-    return _Job(request=None, arrived_at=arrived_at, trace=None, finish=None)  # type: ignore[arg-type]  # never called
-
-
-def put(into: Gate, n: int) -> list[_Job]:
-    jobs = [job() for _ in range(n)]
-    for one in jobs:
-        into.put(one, size=SIZE, lane="live", alone=False)
-    return jobs
+def put(into: Gate[object], n: int, *, now: float = 0.0) -> list[object]:
+    items = [object() for _ in range(n)]
+    for item in items:
+        into.put(item, size=SIZE, lane="live", now=now)
+    return items
 
 
 class Taker:
     """A thread that waits for a batch."""
 
-    def __init__(self, waits_at: Gate) -> None:
-        self.taken: list[_Job] | None = []
+    def __init__(self, waits_at: Gate[object]) -> None:
+        self.taken: list[object] | None = []
         self._gate = waits_at
         self._thread = threading.Thread(target=self._take)
         self._thread.start()
@@ -47,7 +43,7 @@ class Taker:
     def _take(self) -> None:
         self.taken = self._gate.take()
 
-    def result(self) -> list[_Job] | None:
+    def result(self) -> list[object] | None:
         self._thread.join(10)
         assert not self._thread.is_alive(), "it still waits"
         return self.taken
