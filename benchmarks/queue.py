@@ -26,7 +26,7 @@ from benchmarks.rabbit import rabbit_server
 from producers.publisher import Publisher
 from tagging.names import TAG_MANY, TAG_TICKET
 from tagging.settings import load
-from tagmill.embedded import redis_server, stop
+from tagmill.embedded import end_on_signals, redis_server, stop
 
 _MANY: Final = 64
 _LABELS: Final = ["物流配送", "退款退货", "支付", "账号登录", "其他"]
@@ -47,6 +47,7 @@ class Speed:
 
 def run(*, messages: int, rounds: int, brokers: Sequence[str], echo: Callable[[str], None]) -> dict[str, Row | None]:
     """Medians of interleaved rounds, by broker; ``None`` for a broker that is not installed here."""
+    end_on_signals()
     logging.getLogger("celery").setLevel(logging.ERROR)
     return {broker: _measure(broker, messages=messages, rounds=rounds, echo=echo) for broker in brokers}
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -88,6 +89,15 @@ def redis_server(folder: Path, *, port: int = 0, durable: bool = False) -> Itera
         yield EmbeddedRedis(port=port, binary=origin)
     finally:
         stop(process)
+
+
+def end_on_signals() -> None:
+    """From now on SIGTERM ends this command as Ctrl-C does: through its ``finally`` blocks, which stop what it started.
+
+    SIGINT is set as well, because a shell starts what it puts into the background with SIGINT ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tagging.names import TASK_OF_KIND
 from tagging.settings import load
-from tagmill.embedded import redis_server
+from tagmill.embedded import end_on_signals, redis_server
 from tagmill.workers import worker_process
 
 _WAIT_S: Final = 120.0
@@ -32,6 +32,7 @@ _STYLE: Final = {"apply": "green", "suggest": "yellow"}
 @click.option("--keep", is_flag=True, help="Leave the queue and the worker running until Ctrl-C.")
 def command(as_json: bool, keep: bool) -> None:
     """Tag the sample tickets and comments with a real queue and worker, then clean up."""
+    end_on_signals()
     out = Console(stderr=as_json, highlight=False)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-demo-")))

@@ -1,7 +1,6 @@
 """``tagmill up``: a broker and a worker, until Ctrl-C."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from tagging.settings import Loaded, load, mask_url
-from tagmill.embedded import redis_server, stop
+from tagmill.embedded import end_on_signals, redis_server, stop
 from tagmill.workers import worker_process
 
 
@@ -31,6 +30,7 @@ def command(data: Path, flower: bool) -> None:
     That Redis keeps its queue in --data across restarts, and takes the port of broker.url, so that `tagmill enqueue` in
     another terminal finds it without further ado.
     """
+    end_on_signals()
     loaded = load()
     data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -72,7 +72,6 @@ def _answers(port: int) -> bool:
 
 def _wait(worker: subprocess.Popen[bytes]) -> None:
     """Until the worker ends or somebody asks us to."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         code = worker.wait()
         raise click.ClickException(f"the worker ended with exit code {code}; its log says why")

@@ -111,7 +111,8 @@ def test_check_says_which_thing_is_wrong(tagmill, environ):
     assert [row["name"] for row in done.rows if not row["ok"]] == ["cache"]
 
 
-def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ, number):
     port = free_port()
     own = {
         **environ,
@@ -133,8 +134,12 @@ def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ)
         answer = Tagmill(tmp_path, own)("enqueue", "退货地址是哪里", "-S", "shop", "--wait", "30", "--json")
         assert answer.code == 0, answer.err
     finally:
-        up.send_signal(signal.SIGINT)
-        up.wait(60)
+        up.send_signal(number)
+        try:
+            up.wait(60)
+        finally:
+            up.kill()
+            up.wait()
     assert up.returncode == 0, log.read_text()
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     with pytest.raises(redis.ConnectionError):
