@@ -44,14 +44,14 @@ bench: $(VENV)/.dev  ## Measure the queue beside plain Celery
 	@$(BIN)/tagmill bench queue --json
 
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) .tagmill .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .tagmill .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info tagmill.db*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (torch and transformers: some minutes the first time)"
-	@$(PIP) -e '.[worker,demo]'
+	@$(PIP) -e '.[worker,demo,flower]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -19,6 +19,7 @@ def save_checkpoint(model: BertForSequenceClassification, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # the library keeps it to its owner; a worker may be another user
     _write(out / "config.json", _network(model))
     _write(out / "configuration.json", _pipeline(model.config.max_position_embeddings))
     _write(

@@ -40,9 +40,9 @@ class Recipe:
 
     size: Size = field(default_factory=Size)
     noise: Noise = field(default_factory=Noise)
-    epochs: float = 30.0
+    epochs: float = 18.0
     batch_tokens: int = 2560
-    composed: float = 1.0
+    composed: float = 0.4
     """Texts composed from the lexicon in each epoch, for each hand-written one."""
     learning_rate: float = 1e-3
     warm_up: float = 0.06

@@ -60,7 +60,9 @@ def _look(name: str, look: Callable[[Loaded], str], loaded: Loaded, as_json: boo
     try:
         finding = Finding(name=name, ok=True, text=look(loaded))
     except ImportError as e:
-        finding = Finding(name=name, ok=False, text=f"{e.name} is not installed here; pip install 'tagmill[worker]'")
+        finding = Finding(
+            name=name, ok=False, text=f"{e.name} is not installed here; pip install -e '.[worker]' in the checkout"
+        )
     except Exception as e:  # noqa: BLE001  # whatever is wrong is what we came to say
         finding = Finding(name=name, ok=False, text=str(e) or repr(e))
     _print(finding, as_json)

@@ -45,11 +45,13 @@ class Question:
 @click.option("--device", default="", help="cpu, cuda or cuda:N. Default: model.device.")
 @click.option("--exact", is_flag=True, help="As ModelScope's pipeline: no cleaning, no limits, [SEP] in a text is one.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, also on a terminal.")
-@click.argument("texts", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("texts", type=click.File("r", encoding="utf-8"), default="-", metavar="[FILE]")
 def command(
     texts: TextIO, model: str, precision: str | None, device: str, exact: bool, as_json: bool, **given: Any
 ) -> None:
-    """Score TEXTS, JSON lines {"text", "labels"?, "multi_label"?, "template"?}; standard input by default.
+    """Score the texts in FILE: JSON lines {"text", "labels"|"label_set"?, "multi_label"?, "template"?}.
+
+    Standard input by default.
 
     One line a text comes out, in order: {"labels", "scores", "tags", "model"} with labels and scores in the order of
     the input, or {"error"}. Exit code 1 if any line failed.

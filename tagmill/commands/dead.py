@@ -68,7 +68,7 @@ def requeue(ids: Sequence[str], every: bool) -> None:
             publisher.publish_all(message for _, message in ready)
     for line in refused:
         click.echo(line, err=True)
-    click.echo(f"{len(ready)} requeued, {len(refused)} left")
+    click.echo(f"{len(ready)} requeued, {len(refused)} refused")
     sys.exit(1 if refused else 0)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from tagging.names import TASK_OF_KIND
@@ -25,6 +26,7 @@ from tagmill.workers import worker_process
 _WAIT_S: Final = 120.0
 _AGAIN: Final = "-again"
 _STYLE: Final = {"apply": "green", "suggest": "yellow"}
+_MARK: Final = {"apply": "", "suggest": "?"}
 
 
 @click.command()
@@ -92,15 +94,24 @@ def _tag(environ: Mapping[str, str], out: Console, *, show: bool) -> tuple[list[
     everything = samples()
     first = [s for s in everything if not s["ref"].endswith(_AGAIN)]
     again = [s for s in everything if s["ref"].endswith(_AGAIN)]
-    table = _table()
+    rows: list[tuple[str, ...]] = []
     answers: list[dict[str, Any]] = []
     began = time.monotonic()
-    with Live(table, console=out, refresh_per_second=8, vertical_overflow="visible") if show else ExitStack():
+    # While it grows only its end is drawn: a table taller than the window would be repeated, not redrawn.
+    with Live(console=out, refresh_per_second=8, transient=True, get_renderable=lambda: _table(rows[-_shown(out) :])):
         for wave in (first, again):
             for sample, answer in _answers(environ, wave):
                 answers.append({"text": sample["text"], **answer})
-                _add_row(table, sample, answer)
-    return answers, time.monotonic() - began
+                rows.append(_row(sample, answer))
+    wall_s = time.monotonic() - began
+    if show:
+        out.print(_table(rows))
+    return answers, wall_s
+
+
+def _shown(out: Console) -> int:
+    """Rows that fit into the window below the lines above."""
+    return max(4, out.height - 6)
 
 
 def _answers(
@@ -119,29 +130,29 @@ def _message(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {"source": "demo", **{name: sample[name] for name in ("text", "label_set", "ref")}}
 
 
-def _table() -> Table:
+def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(expand=True, box=None, padding=(0, 1), header_style="bold")
     table.add_column("kind", no_wrap=True, min_width=7)
     table.add_column("text", ratio=3, no_wrap=True, overflow="ellipsis")
     table.add_column("tags", ratio=2, no_wrap=True, overflow="ellipsis")
     table.add_column("cache", no_wrap=True, min_width=6)
     table.add_column("ms", justify="right", no_wrap=True, min_width=5)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _add_row(table: Table, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+def _row(sample: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[str, ...]:
+    text = escape(sample["text"])
     if "error" in answer:
-        table.add_row(sample["kind"], sample["text"], f"[red]{answer['error']}[/]", "", "")
-        return
-    tags = "  ".join(f"[{_STYLE[tag['decision']]}]{tag['label']}[/] {tag['score']:.2f}" for tag in answer["tags"])
-    cache = "" if answer["cache"] == "none" else f"[cyan]{answer['cache']}[/]"
-    table.add_row(
-        sample["kind"],
-        sample["text"].replace("[", "\\["),
-        tags or "[dim]abstained[/]",
-        cache,
-        f"{answer['queue_ms'] + answer['infer_ms']:.0f}",
+        return sample["kind"], text, f"[red]{escape(answer['error'])}[/]", "", ""
+    tags = "  ".join(
+        f"[{_STYLE[tag['decision']]}]{tag['label']}{_MARK[tag['decision']]}[/] {tag['score']:.2f}"
+        for tag in answer["tags"]
     )
+    cache = "" if answer["cache"] == "none" else f"[cyan]{answer['cache']}[/]"
+    ms = f"{answer['queue_ms'] + answer['infer_ms']:.0f}"
+    return sample["kind"], text, tags or "[dim]abstained[/]", cache, ms
 
 
 def _print_summary(out: Console, summary: Mapping[str, Any]) -> None:
@@ -151,8 +162,8 @@ def _print_summary(out: Console, summary: Mapping[str, Any]) -> None:
         f"p95 {summary['p95_ms']:.0f} ms"
     )
     out.print(
-        "[green]green[/] is applied, [yellow]yellow[/] is suggested; scores are the demo model's, "
-        "on texts that it was not trained on"
+        "[green]green[/] is applied, [yellow]yellow?[/] only suggested; ms is from sent to scored, most of it waiting for "
+        "the batch before.\nThe demo model is small and was not trained on these texts: some tags are wrong."
     )
     flower = load().settings.flower
     out.print(f"[bold]Flower[/]  each task would stand at http://{flower.address}:{flower.port}/tasks (tagmill flower)")

@@ -22,7 +22,13 @@ from tagging.names import TASK_OF_KIND, Kind
 @click.option("--source", default="cli", show_default=True, help="System that the text comes from.")
 @click.option("--ref", default="", help="The ticket's id in its source.")
 @click.option("--revision", type=click.IntRange(0), default=0)
-@click.option("--wait", "wait_s", type=float, default=0.0, help="Wait so many seconds for the answers and print them.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Wait so many seconds for the answers and print them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(text: str | None, file: TextIO | None, wait_s: float, as_json: bool, **options: Any) -> None:
     """Put TEXT, or each line of --file, on the queue and print the ids.

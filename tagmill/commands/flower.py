@@ -34,7 +34,7 @@ def command(address: str, port: int | None) -> None:
     except ModuleNotFoundError as e:
         if e.name is None or e.name.partition(".")[0] not in ("flower", "tornado"):
             raise
-        raise TagmillError("Flower is not installed here: pip install 'tagmill[flower]'") from e
+        raise TagmillError("Flower is not installed here: pip install -e '.[flower]' in the checkout") from e
     from producers.app import make_app
 
     logs.configure(settings.log.level)

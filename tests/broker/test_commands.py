@@ -91,7 +91,7 @@ def test_a_dead_letter_is_listed_shown_requeued_and_dropped(worker, tagmill, env
     assert tagmill("status", "dead-1").out.startswith("dead-1  DEAD")
 
     requeued = tagmill("dead", "requeue", "dead-1")
-    assert requeued.out == "1 requeued, 0 left\n"
+    assert requeued.out == "1 requeued, 0 refused\n"
     wait_until("it is parked again", lambda: "dead-1" in tagmill("dead", "list").out)
     assert tagmill("dead", "drop", "dead-1", "--yes").out == "1 dropped\n"
     assert tagmill("dead", "list").out == ""

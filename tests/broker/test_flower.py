@@ -240,7 +240,7 @@ def test_says_how_to_install_flower_where_it_is_missing(environ: dict[str, str],
     (tmp_path / "flower.py").write_text("raise ModuleNotFoundError(\"No module named 'flower'\", name='flower')\n")
     ended = refused({**environ, "PYTHONPATH": str(tmp_path)})
     assert ended.returncode == 1
-    assert "pip install 'tagmill[flower]'" in ended.stderr
+    assert "pip install -e '.[flower]'" in ended.stderr
 
 
 def test_the_answers_say_which_model_gave_them(watched: Watched) -> None:
