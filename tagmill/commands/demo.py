@@ -162,8 +162,8 @@ def _print_summary(out: Console, summary: Mapping[str, Any]) -> None:
         f"p95 {summary['p95_ms']:.0f} ms"
     )
     out.print(
-        "[green]green[/] is applied, [yellow]yellow?[/] only suggested; ms is from sent to scored, most of it waiting for "
-        "the batch before.\nThe demo model is small and was not trained on these texts: some tags are wrong."
+        "[green]green[/] is applied, [yellow]yellow?[/] only suggested; ms is from sent to scored, most of it waiting "
+        "for the batch before.\nThe demo model is small and was not trained on these texts: some tags are wrong."
     )
     flower = load().settings.flower
     out.print(f"[bold]Flower[/]  each task would stand at http://{flower.address}:{flower.port}/tasks (tagmill flower)")
