@@ -90,7 +90,7 @@ class ModelSettings(_Section):
 class BatchingSettings(_Section):
     """When a batch leaves for the device."""
 
-    max_messages: int = Field(32, ge=1)
+    max_messages: int = Field(64, ge=1)
     max_tokens: int = Field(32_768, ge=512, description="Padded tokens of a batch's pairs, estimated.")
     max_wait_ms: float = Field(10.0, ge=0)
     bulk_every: int = Field(

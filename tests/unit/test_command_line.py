@@ -38,7 +38,7 @@ def test_wrong_settings_are_reported_together_with_exit_code_2(tagmill):
     wrong = {**tagmill.environ, "TAGMILL_BROKER__PREFETCH": "4", "TAGMILL_NO__SUCH": "1"}
     done = Tagmill(tagmill.folder, wrong)("config", "show")
     assert done.code == 2
-    assert "broker.prefetch is 4 but batching.max_messages is 32" in done.err
+    assert "broker.prefetch is 4 but batching.max_messages is 64" in done.err
     assert "TAGMILL_NO__SUCH" in done.err
     assert "Traceback" not in done.err
 

@@ -54,7 +54,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
-        ({"TAGMILL_BROKER__PREFETCH": "16"}, "broker.prefetch is 16 but batching.max_messages is 32"),
+        ({"TAGMILL_BROKER__PREFETCH": "16"}, "broker.prefetch is 16 but batching.max_messages is 64"),
         ({"TAGMILL_BROKER__URL": "kafka://x"}, "broker.url: kafka is no broker that we know"),
         ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
         ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
