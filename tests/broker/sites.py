@@ -65,6 +65,7 @@ class Broker:
             "TAGMILL_CACHE__URL": self.redis_url(first + 2),
             "TAGMILL_LEDGER__URL": f"sqlite:///{folder}/ledger.db",
             "TAGMILL_MODEL__NAME": "fake:failing=1",
+            "TAGMILL_BATCHING__MAX_MESSAGES": "32",
             "TAGMILL_RETRIES__MAX_ATTEMPTS": "3",
             "TAGMILL_RETRIES__BACKOFF_S": "0.1",
             "TAGMILL_RETRIES__BACKOFF_MAX_S": "0.3",
