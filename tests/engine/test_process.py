@@ -145,8 +145,8 @@ def test_a_death_between_calls_is_told_by_the_next(engine: EngineProcess) -> Non
     pid = engine.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_running(pid), "the child is gone")
-    assert not engine.is_alive
+    # Its first thread can be gone a moment before the others, and only then can it be waited for.
+    wait_until(lambda: not engine.is_alive, "the child is gone")
     with pytest.raises(EngineDied, match="SIGKILL"):
         engine.entail(GOOD)
     revived(engine)
