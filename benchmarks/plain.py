@@ -16,11 +16,12 @@ from tagging.wiring import celery_settings
 from workers.app import queues
 from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
-from workers.stores.memory import MemoryDeadLetters, MemoryResultCache, MemoryTagStore
+from workers.recall import Recall
+from workers.stores.memory import MemoryDeadLetters, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Tagged
 
 
-class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryResultCache):
+class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryPairCache):
     """Stores that keep nothing and cost nothing."""
 
     def __init__(self) -> None:
@@ -32,12 +33,12 @@ class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryResultCache):
     def park(self, letters: Any) -> None:
         """Forget the letters."""
 
-    def get_many(self, keys: Any) -> Any:
+    def get_many(self, wanted: Any) -> Any:  # noqa: ARG002  # the port's signature
         """Know nothing."""
-        return [None] * len(keys)
+        return {}
 
-    def put_many(self, entries: Any) -> None:
-        """Forget the entries."""
+    def put_many(self, pairs: Any) -> None:
+        """Forget the pairs."""
 
 
 _settings = load().settings
@@ -46,7 +47,7 @@ _nothing = _Nothing()
 _pipeline = Pipeline(
     engine=_engine,
     decoder=Decoder(book=LabelBook(), model=_engine.info.name, default_template="{}"),
-    cache=_nothing,
+    recall=Recall(local=_nothing),
     store=_nothing,
     dead_letters=_nothing,
     max_attempts=1,

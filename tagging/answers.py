@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 Decision = Literal["apply", "suggest", "abstain"]
-CacheTier = Literal["none", "local", "shared"]
+CacheTier = Literal["none", "local", "shared", "pairs"]
 
 
 class Tag(TypedDict):

@@ -53,12 +53,15 @@ class ResultsSettings(_Section):
 
 
 class CacheSettings(_Section):
-    """Answers of a minute ago."""
+    """Pairs of a minute ago: what the model answered, by text and hypothesis."""
 
     url: str = Field("redis://127.0.0.1:6379/1", description="Empty: only the worker's own memory is used.")
-    ttl_s: int = Field(3600, ge=1)
-    local_entries: int = Field(20_000, ge=0)
+    ttl_s: int = Field(3600, ge=1, description="Seconds for which a text's pairs are kept after the last was written.")
+    local_entries: int = Field(100_000, ge=0, description="Pairs in the worker's own memory.")
     timeout_ms: int = Field(50, ge=1)
+    single_flight_wait_ms: int = Field(
+        250, ge=0, description="How long pairs that another worker is computing are waited for; 0: computed here too."
+    )
     pepper: SecretStr = Field(SecretStr(""), description="Keys the digests, so that short texts cannot be guessed.")
 
 

@@ -17,7 +17,8 @@ from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.lifecycle import end_outside_signal_handlers
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
-from workers.ports import DeadLetters, Engine, ResultCache, TagStore
+from workers.ports import DeadLetters, Engine, TagStore
+from workers.recall import Recall
 
 log = structlog.get_logger()
 
@@ -55,7 +56,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
             self._pipeline = Pipeline(
                 engine=engine,
                 decoder=_decoder(self.loaded, engine),
-                cache=build_cache(self.settings),
+                recall=build_recall(self.settings),
                 store=store,
                 dead_letters=self.dead_letters,
                 max_attempts=self.settings.retries.max_attempts,
@@ -142,17 +143,17 @@ def build_engine(loaded: Loaded) -> Engine:
     )
 
 
-def build_cache(settings: Settings) -> ResultCache:
+def build_recall(settings: Settings) -> Recall:
     """The worker's own memory before the shared Redis."""
-    from workers.stores.local_cache import LocalResultCache
-    from workers.stores.redis_cache import RedisResultCache
-    from workers.stores.tiered_cache import TieredResultCache
+    from workers.stores.local_pairs import LocalPairCache
+    from workers.stores.redis_pairs import RedisPairCache
 
     cache = settings.cache
-    local = LocalResultCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s)
-    if not cache.url:
-        return local
-    return TieredResultCache(local, RedisResultCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms))
+    return Recall(
+        local=LocalPairCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s),
+        shared=RedisPairCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms) if cache.url else None,
+        wait_ms=cache.single_flight_wait_ms,
+    )
 
 
 def _decoder(loaded: Loaded, engine: Engine) -> Decoder:

@@ -1,38 +1,30 @@
 """From the messages of one batch to a verdict for each, every one of them recorded.
 
 The order of steps is all that lives here; Celery, Redis and torch are somebody else's. ``prepare`` reads the bodies
-and asks the cache, ``infer`` asks the engine for what is missing, ``record`` folds, stores and returns the verdicts.
-Batches overlap: while one infers, the next may prepare and the one before may record.
+and asks the caches, ``infer`` asks the engine for what is missing, ``exchange`` shares it with the other workers and
+takes what they were computing, ``record`` folds, stores and returns the verdicts. Batches overlap: while one infers,
+the next may prepare and the one before may exchange or record.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import islice
 from typing import Any, Final
 
 import structlog
 
 from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
-from tagging.digests import label_set_digest, text_digest
+from tagging.digests import hypothesis_digests, label_set_digest, text_digest
 from tagging.errors import EngineError, InvalidMessage, NotFinite, TagmillError
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
 from tagging.names import TAG_MANY
 from workers import scoring
 from workers.batching import Size
-from workers.ports import (
-    CacheKey,
-    DeadLetter,
-    DeadLetters,
-    Engine,
-    Logit,
-    ModelInfo,
-    Pair,
-    ResultCache,
-    Stored,
-    TagStore,
-)
+from workers.ports import DeadLetter, DeadLetters, Engine, Logit, ModelInfo, Pair, Stored, TagStore, TextKey
+from workers.recall import Premise, Recall
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
 log = structlog.get_logger()
@@ -70,16 +62,33 @@ class Question:
 
     task: TagTask
     task_id: str
-    hypotheses: tuple[str, ...]
-    key: CacheKey
-    logits: dict[str, Logit] = field(default_factory=dict)
-    tier: CacheTier = "none"
-    tokens: int = 0
+    premise: Premise
+    digests: Collection[bytes]
+    """Of the hypotheses, in the order of the labels."""
+    first: Collection[bytes]
+    """Those that no text before it in the batch asked about: what they cost is this text's cost."""
+    logits: Sequence[Logit] = ()
+    """Once it is folded: those of its labels, in their order; none where there is an error."""
     error: TagmillError | None = None
+    answered_by: dict[str, int] = field(default_factory=dict)
+    """Once it is folded: how many of its pairs were answered by what; ``failed`` where nothing answered."""
+    tokens: int = 0
+    """Once it is folded: those that the device computed for it, without padding."""
 
-    def missing(self) -> list[Pair]:
-        """The pairs that only the engine can answer."""
-        return [Pair(self.task.text, h) for h in self.hypotheses if h not in self.logits]
+    def take_stock(self) -> None:
+        """See where the pairs came from, what they cost, and whether they make an answer."""
+        premise = self.premise
+        self.answered_by = _count_sources(premise.sources, self.digests, self.first)
+        self.tokens = sum(premise.tokens.get(digest, 0) for digest in self.first) if premise.tokens else 0
+        if "failed" in self.answered_by:
+            self.error = premise.error or EngineError("the engine was not asked about all of this text's labels")
+            return
+        # Of these alone: another question about the same text may have failed.
+        logits = [premise.logits[digest] for digest in self.digests]
+        if scoring.is_finite(logits):
+            self.logits = logits
+        else:
+            self.error = NotFinite("the model answered NaN or Inf for this text")
 
 
 Entry = Question | InvalidMessage
@@ -93,9 +102,10 @@ class Work:
     deliveries: Sequence[Delivery]
     contents: Sequence[list[Entry] | InvalidMessage]
     """For each delivery its texts, or why it has none."""
+    premises: Sequence[Premise]
+    """The texts, each once."""
     infer_ms: float = 0.0
     device_ms: float = 0.0
-    pairs: int = 0
     answers: dict[int, Answer] = field(default_factory=dict)
     """By ``id`` of the question."""
 
@@ -106,9 +116,18 @@ class Work:
         self.questions = [e for entries in self.contents for e in _entries(entries) if isinstance(e, Question)]
 
     @property
+    def answered_by(self) -> Counter[str]:
+        """How many pairs were answered by what, once the questions are folded."""
+        counts: Counter[str] = Counter()
+        for question in self.questions:
+            for source, n in question.answered_by.items():
+                counts[source] += n
+        return counts
+
+    @property
     def needs_device(self) -> bool:
-        """Whether anything is left to ask the engine."""
-        return any(len(q.logits) < len(q.hypotheses) for q in self.questions)
+        """Whether anything is left to ask the engine, now."""
+        return any(premise.for_device for premise in self.premises)
 
 
 class Pipeline:
@@ -119,7 +138,7 @@ class Pipeline:
         *,
         engine: Engine,
         decoder: Decoder,
-        cache: ResultCache,
+        recall: Recall,
         store: TagStore,
         dead_letters: DeadLetters,
         max_attempts: int,
@@ -128,7 +147,7 @@ class Pipeline:
     ) -> None:
         self._engine = engine
         self._decoder = decoder
-        self._cache = cache
+        self._recall = recall
         self._store = store
         self._dead_letters = dead_letters
         self._max_attempts = max_attempts
@@ -153,16 +172,29 @@ class Pipeline:
         return Size(pairs=max(pairs, 1), longest=min(longest + _PAIR_OVERHEAD, self.model.max_length))
 
     def prepare(self, deliveries: Sequence[Delivery]) -> Work:
-        """Read the bodies and ask the cache, once for the whole batch."""
-        work = Work(deliveries=deliveries, contents=[self._read(delivery) for delivery in deliveries])
-        self._look_up(work.questions)
+        """Read the bodies and ask the caches, once for the whole batch."""
+        premises: dict[TextKey, Premise] = {}
+        contents = [self._read(delivery, premises) for delivery in deliveries]
+        work = Work(deliveries=deliveries, contents=contents, premises=list(premises.values()))
+        self._recall.look_up(work.premises)
         return work
 
     def infer(self, work: Work) -> None:
-        """Ask the engine for the pairs that no cache knew."""
+        """Ask the engine for the pairs that are left. One thread at a time: the caller holds the device."""
         began = self._clock()
-        self._entail([q for q in work.questions if len(q.logits) < len(q.hypotheses)], work)
-        work.infer_ms = (self._clock() - began) * 1000
+        # Batches pass here one after the other, so what the one before has computed is in memory by now.
+        self._recall.look_again(work.premises)
+        self._entail(work.premises, work)
+        self._recall.keep(work.premises)
+        work.infer_ms += (self._clock() - began) * 1000
+
+    def exchange(self, work: Work) -> None:
+        """Share what was computed and take what other workers promised; the caller no longer holds the device.
+
+        What did not come in time is the engine's to answer: then ``work.needs_device`` again, for the last time.
+        """
+        self._recall.share(work.premises)
+        self._recall.wait_for_others(work.premises)
 
     def record(self, work: Work) -> list[Verdict]:
         """Store answers and dead letters, and say what becomes of each delivery.
@@ -170,11 +202,11 @@ class Pipeline:
         Raises:
             StoreUnavailable: Nothing is final yet; call again with the same work once the ledger is back.
         """
+        self._recall.share(work.premises)
         self._fold(work)
         verdicts = [self._judge(d, c, work.answers) for d, c in zip(work.deliveries, work.contents, strict=True)]
         self._store.write(list(_rows(work, verdicts)))
         self._dead_letters.park(list(_letters(work, verdicts)))
-        self._remember(work.questions)
         self._log(work, verdicts)
         return verdicts
 
@@ -196,31 +228,30 @@ class Pipeline:
 
     # prepare
 
-    def _read(self, delivery: Delivery) -> list[Entry] | InvalidMessage:
+    def _read(self, delivery: Delivery, premises: dict[TextKey, Premise]) -> list[Entry] | InvalidMessage:
         try:
             body = body_of(delivery.args, delivery.kwargs)
             if delivery.task == TAG_MANY:
                 items = self._decoder.many(body, task_id=delivery.id)
-                return [self._question(delivery, i) if isinstance(i, TagTask) else i for i in items]
-            return [self._question(delivery, self._decoder.one(delivery.task, body, task_id=delivery.id))]
+            else:
+                items = [self._decoder.one(delivery.task, body, task_id=delivery.id)]
         except InvalidMessage as e:
             return e
+        return [self._question(delivery, i, premises) if isinstance(i, TagTask) else i for i in items]
 
-    def _question(self, delivery: Delivery, task: TagTask) -> Question:
-        hypotheses = task.hypotheses
-        key = CacheKey(
-            model=f"{self.model.fingerprint[:16]}.{self.model.precision}",
-            labels=label_set_digest(hypotheses, pepper=self._pepper),
-            text=text_digest(task.text, pepper=self._pepper),
-        )
-        return Question(task=task, task_id=delivery.id, hypotheses=hypotheses, key=key)
+    def _question(self, delivery: Delivery, task: TagTask, premises: dict[TextKey, Premise]) -> Question:
+        key = TextKey(self._model_key, text_digest(task.text, pepper=self._pepper))
+        asked = first = hypothesis_digests(task.hypotheses, pepper=self._pepper)
+        if (premise := premises.get(key)) is None:
+            premise = premises[key] = Premise(key=key, text=task.text, hypotheses=asked)
+        else:
+            first = {digest: asked[digest] for digest in asked if digest not in premise.hypotheses}
+            premise.ask(first)
+        return Question(task=task, task_id=delivery.id, premise=premise, digests=asked, first=first)
 
-    def _look_up(self, questions: Sequence[Question]) -> None:
-        hits = self._cache.get_many([q.key for q in questions]) if questions else []
-        for question, hit in zip(questions, hits, strict=True):
-            if hit is not None and len(hit.logits) == len(question.hypotheses):
-                question.logits = dict(zip(sorted(question.hypotheses), hit.logits, strict=True))
-                question.tier = hit.tier
+    @property
+    def _model_key(self) -> str:
+        return f"{self.model.fingerprint[:16]}.{self.model.precision}"
 
     def _count_labels(self, body: Mapping[str, Any]) -> int:
         labels, name = body.get("labels"), body.get("label_set")
@@ -230,38 +261,39 @@ class Pipeline:
 
     # infer
 
-    def _entail(self, questions: Sequence[Question], work: Work) -> None:
+    def _entail(self, premises: Iterable[Premise], work: Work) -> None:
         """Fill in the logits; a text that fails is found by halving, so that it costs its neighbours nothing."""
-        missing = [question.missing() for question in questions]
-        pairs = list(dict.fromkeys(chain.from_iterable(missing)))
-        if not pairs:
+        asked = [(premise, digests) for premise in premises if (digests := premise.for_device)]
+        if not asked:
             return
         try:
-            entailment = self._engine.entail(pairs)
+            entailment = self._engine.entail(list(_pairs(asked)))
         except EngineError as e:
-            self._isolate(questions, work, e)
+            self._isolate([premise for premise, _ in asked], work, e)
             return
-        work.pairs += len(pairs)
         work.device_ms += entailment.device_ms
-        found = zip(entailment.logits, entailment.tokens, strict=True)
-        _hand_out(zip(questions, missing, strict=True), dict(zip(pairs, found, strict=True)))
+        logits, tokens = iter(entailment.logits), iter(entailment.tokens)
+        for premise, digests in asked:
+            n = len(digests)
+            premise.compute(
+                dict(zip(digests, islice(logits, n), strict=True)), dict(zip(digests, islice(tokens, n), strict=True))
+            )
 
-    def _isolate(self, questions: Sequence[Question], work: Work, cause: EngineError) -> None:
-        if len(questions) == 1:
-            questions[0].error = cause
+    def _isolate(self, premises: Sequence[Premise], work: Work, cause: EngineError) -> None:
+        if len(premises) == 1:
+            premises[0].error = cause
             return
-        log.warning("batch.halved", n=len(questions), cause=type(cause).__name__)
-        middle = len(questions) // 2
-        self._entail(questions[:middle], work)
-        self._entail(questions[middle:], work)
+        log.warning("batch.halved", n=len(premises), cause=type(cause).__name__)
+        middle = len(premises) // 2
+        self._entail(premises[:middle], work)
+        self._entail(premises[middle:], work)
 
     # record
 
     def _fold(self, work: Work) -> None:
         questions = work.questions
         for question in questions:
-            if question.error is None and not scoring.is_finite(question.logits.values()):
-                question.error = NotFinite("the model answered NaN or Inf for this text")
+            question.take_stock()
         queued_ms = {delivery.id: delivery.queued_ms for delivery in work.deliveries}
         tokens = sum(q.tokens for q in questions) or 1
         info = self.model
@@ -272,7 +304,7 @@ class Pipeline:
             id(q): self._answer(
                 q,
                 queue_ms=queued_ms[q.task_id],
-                infer_ms=work.infer_ms if q.tier == "none" else 0.0,
+                infer_ms=work.infer_ms,
                 device_ms=work.device_ms * q.tokens / tokens,
                 batch_size=len(questions),
                 model=model,
@@ -281,8 +313,8 @@ class Pipeline:
             if q.error is None
         }
 
-    @staticmethod
     def _answer(
+        self,
         question: Question,
         *,
         queue_ms: float,
@@ -292,7 +324,8 @@ class Pipeline:
         model: AnsweringModel,
     ) -> Answer:
         task = question.task
-        scores = scoring.score([question.logits[h] for h in question.hypotheses], multi_label=task.multi_label)
+        cache = _cache(question.answered_by)
+        scores = scoring.score(question.logits, multi_label=task.multi_label)
         tags = scoring.decide(task.labels, scores, multi_label=task.multi_label, policy=task.policy)
         return Answer(
             schema_version=SCHEMA_VERSION,
@@ -308,11 +341,11 @@ class Pipeline:
             multi_label=task.multi_label,
             template=task.template,
             label_set=task.label_set,
-            label_set_digest=question.key.labels,
+            label_set_digest=label_set_digest(task.hypotheses, pepper=self._pepper),
             model=model,
-            cache=question.tier,
+            cache=cache,
             queue_ms=round(queue_ms, 3),
-            infer_ms=round(infer_ms, 3),
+            infer_ms=round(infer_ms, 3) if cache in ("none", "pairs") else 0.0,
             device_ms=round(device_ms, 3),
             batch_size=batch_size,
             tokens=question.tokens,
@@ -336,23 +369,16 @@ class Pipeline:
     def _not_now(self, delivery: Delivery, cause: TagmillError) -> Retry | Dead:
         return Retry(cause=cause) if delivery.attempts + 1 < self._max_attempts else Dead(cause=cause)
 
-    def _remember(self, questions: Iterable[Question]) -> None:
-        self._cache.put_many(
-            {
-                q.key: [q.logits[h] for h in sorted(q.hypotheses)]
-                for q in questions
-                if q.error is None and q.tier == "none"
-            }
-        )
-
     def _log(self, work: Work, verdicts: Sequence[Verdict]) -> None:
         questions = work.questions
+        answered_by = work.answered_by
         log.info(
             "batch.tagged",
             n=len(work.deliveries),
             texts=len(questions),
-            pairs=work.pairs,
-            cached=sum(q.tier != "none" for q in questions),
+            pairs=answered_by.total(),
+            computed=answered_by["computed"],
+            saved=answered_by.total() - answered_by["computed"] - answered_by["failed"],
             tokens=sum(q.tokens for q in questions),
             queue_ms=round(max((d.queued_ms for d in work.deliveries), default=0.0)),
             infer_ms=round(work.infer_ms),
@@ -383,11 +409,27 @@ def _guess_tokens(text: object) -> int:
     return len(text) // 3 + 1 if text.isascii() else len(text)
 
 
-def _hand_out(asked: Iterable[tuple[Question, list[Pair]]], known: Mapping[Pair, tuple[Logit, int]]) -> None:
-    for question, pairs in asked:
-        for pair in pairs:
-            question.logits[pair.hypothesis], tokens = known[pair]
-            question.tokens += tokens
+def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:
+    for premise, digests in asked:
+        for digest in digests:
+            yield Pair(premise.text, premise.hypotheses[digest])
+
+
+def _count_sources(sources: Mapping[bytes, str], digests: Iterable[bytes], first: Collection[bytes]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for digest in digests:
+        source = sources.get(digest, "failed")
+        if source == "computed" and digest not in first:
+            source = "same_batch"
+        counts[source] = counts.get(source, 0) + 1
+    return counts
+
+
+def _cache(answered_by: Mapping[str, int]) -> CacheTier:
+    """What the answer says about where it came from."""
+    if "computed" in answered_by:
+        return "pairs" if len(answered_by) > 1 else "none"
+    return "shared" if "shared" in answered_by or "other_worker" in answered_by else "local"
 
 
 def _many(message_id: str, entries: Iterable[Entry], answers: Mapping[int, Answer]) -> ManyAnswers:

@@ -261,18 +261,29 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     def _through_the_device(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         try:
             work = self._pipeline.prepare(deliveries)
-            if needs_device := work.needs_device:
-                self._device.acquire()
-                self._gate.device_busy(True)
+            if on_device := work.needs_device:
+                self._take_device()
         finally:
             self._ready.release()
-        if needs_device:
-            try:
-                self._pipeline.infer(work)
-            finally:
-                self._gate.device_busy(False)
-                self._device.release()
+        if on_device:
+            self._infer(work)
+        self._pipeline.exchange(work)
+        if work.needs_device:  # what other workers had promised did not come
+            self._take_device()
+            self._infer(work)
         return self._record(work)
+
+    def _take_device(self) -> None:
+        self._device.acquire()
+        self._gate.device_busy(True)
+
+    def _infer(self, work: Work) -> None:
+        """Entered with the device taken, which is given back."""
+        try:
+            self._pipeline.infer(work)
+        finally:
+            self._gate.device_busy(False)
+            self._device.release()
 
     def _record(self, work: Work) -> list[Verdict]:
         """Store the batch, for as long as it takes: meanwhile the buffer fills up and fetching stops by itself.

@@ -1,10 +1,10 @@
 """What the pipeline needs from the world around it: one page, no implementation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from tagging.answers import Answer, CacheTier
+from tagging.answers import Answer
 from tagging.messages import TagTask
 
 
@@ -76,37 +76,59 @@ class Engine(Protocol):
         ...
 
 
-class CacheKey(NamedTuple):
-    """Names an answer without showing the text or the labels."""
+class TextKey(NamedTuple):
+    """Names what is asked about a text, for caches, without showing it."""
 
     model: str
-    """Fingerprint and precision."""
-    labels: str
-    """Digest of the hypotheses, in any order."""
+    """Fingerprint and precision: logits of another model or precision are other logits."""
     text: str
     """Digest of the text."""
 
 
-CachedLogits = Sequence[Logit]
-"""One for each hypothesis of the set, in the order of the sorted hypotheses."""
+WantedPairs = Mapping[TextKey, Collection[bytes]]
+"""Pairs that are asked for: by text, the digests of the hypotheses."""
+KnownPairs = Mapping[TextKey, Mapping[bytes, Logit]]
+"""Pairs with their logits: by text, then by the digest of the hypothesis. A text without any is left out."""
 
 
-class Hit(NamedTuple):
-    """What a cache knew, and which one."""
+class PairCache(Protocol):
+    """Logits of pairs asked before, so that overlapping label sets pay only for what is new.
 
-    logits: CachedLogits
-    tier: CacheTier
+    Losing it costs time, never answers; no text and no label in any key; never raises; safe to share between threads.
+    """
 
-
-class ResultCache(Protocol):
-    """Answers of a minute ago. Losing it costs time, never answers; no raw text in any key; never raises."""
-
-    def get_many(self, keys: Sequence[CacheKey]) -> list[Hit | None]:
-        """What is known, in one read, in the order of the keys."""
+    def get_many(self, wanted: WantedPairs) -> KnownPairs:
+        """What is known of what is wanted, in one read."""
         ...
 
-    def put_many(self, entries: Mapping[CacheKey, CachedLogits]) -> None:
-        """Remember, in one write. An answer that is not finite is not remembered."""
+    def put_many(self, pairs: KnownPairs) -> None:
+        """Remember, beside what is known of the same texts, in one write. What is not finite is not remembered."""
+        ...
+
+
+class Claimed(NamedTuple):
+    """What a cache that several workers share says to one of them."""
+
+    known: KnownPairs
+    promised: Mapping[TextKey, Collection[bytes]]
+    """Pairs that another worker is computing; whatever is neither known nor promised is the asker's to compute."""
+
+
+class SharedPairCache(PairCache, Protocol):
+    """A ``PairCache`` through which workers also tell each other what they are computing."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was reached the last time; while it is not, there is nothing to wait for."""
+        ...
+
+    def claim_many(self, wanted: WantedPairs, *, claimant: str, lifetime_ms: int) -> Claimed:
+        """What is known, and a claim by ``claimant`` on the rest unless others hold one; in one round trip.
+
+        Args:
+            claimant: 8 ASCII characters that are this worker's own.
+            lifetime_ms: A claim is forgotten after so long, whether or not its pairs came.
+        """
         ...
 
 

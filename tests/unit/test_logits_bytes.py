@@ -1,4 +1,4 @@
-"""Cached logits are bytes that only we can have written, and only finite."""
+"""Cached logits are records that only we can have written, and only finite."""
 
 import math
 
@@ -9,39 +9,39 @@ from hypothesis import strategies as st
 from workers.ports import Logit
 from workers.stores.logits import keepable, pack, unpack
 
+A, B = b"aaaaaaaa", b"bbbbbbbb"
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+pairs = st.dictionaries(st.binary(min_size=8, max_size=8), st.builds(Logit, float32, float32), max_size=20)
 
 
-@given(st.lists(st.builds(Logit, float32, float32), min_size=1, max_size=20))
-def test_what_was_packed_is_unpacked(logits):
-    assert unpack(pack(logits)) == tuple(logits)
+@given(pairs)
+def test_what_was_packed_is_unpacked(known):
+    assert unpack(pack(known), known) == known
 
 
-@given(st.binary(max_size=64))
-def test_foreign_bytes_are_unknown_or_finite(value):
-    logits = unpack(value)
-    assert logits is None or keepable(logits)
+@given(pairs, pairs)
+def test_what_is_packed_behind_adds_to_what_was_there(earlier, later):
+    assert unpack(pack(earlier) + pack(later), {**earlier, **later}) == {**earlier, **later}
+
+
+@given(st.binary(max_size=64), st.lists(st.binary(min_size=8, max_size=8)))
+def test_foreign_bytes_are_unknown_or_finite(value, wanted):
+    assert all(map(keepable, unpack(value, wanted).values()))
 
 
 @pytest.mark.parametrize(
     "value",
     [
         pytest.param(b"", id="empty"),
-        pytest.param(b"\x01", id="no pair"),
-        pytest.param(pack([Logit(1, 2)])[:-1], id="cut short"),
-        pytest.param(pack([Logit(1, 2)]) + b"\0\0\0\0", id="half a pair too long"),
-        pytest.param(b"\x02" + pack([Logit(1, 2)])[1:], id="another version"),
-        pytest.param(b"\x01" + b"\x00\x00\xc0\x7f" * 2, id="NaN"),
+        pytest.param(pack({A: Logit(1, 2)})[:-1], id="cut short"),
+        pytest.param(pack({A: Logit(1, 2)}) + b"\0", id="too long"),
+        pytest.param(A + b"\x00\x00\xc0\x7f" * 2, id="NaN"),
     ],
 )
 def test_malformed_bytes_are_unknown(value):
-    assert unpack(value) is None
+    assert unpack(value, [A]) == {}
 
 
 @pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf, 1e39])
 def test_what_float32_cannot_hold_is_not_kept(x):
-    assert not keepable([Logit(0.5, 0.5), Logit(0.5, x)])
-
-
-def test_no_logits_at_all_are_not_kept():
-    assert not keepable([])
+    assert unpack(pack({A: Logit(0.5, x), B: Logit(0.5, 0.5)}), [A, B]) == {B: Logit(0.5, 0.5)}

@@ -10,30 +10,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagging.errors import EngineError, StoreUnavailable, TagmillError
-from tagging.labels import LabelBook
-from tagging.messages import Decoder
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
+from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
 from workers.engines.fake import FakeEngine
-from workers.pipeline import Delivery, Pipeline
+from workers.pipeline import Delivery
 from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
-from workers.stores.memory import MemoryDeadLetters, MemoryResultCache, MemoryTagStore
+from workers.recall import Recall
+from workers.stores.memory import MemoryDeadLetters, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
-LABELS = ["billing", "login"]
 POISON = "poison"
 
 
-class Poisoned(FakeEngine):
-    """Fails every pass that holds a poisonous text; counts the passes and remembers the pairs."""
+class Poisoned(CountingEngine):
+    """Fails every pass that holds a poisonous text."""
+
+    def entail(self, pairs: Sequence[Pair]) -> Entailment:
+        entailment = super().entail(pairs)
+        if any(POISON in pair.text for pair in pairs):
+            raise EngineError("the device failed")
+        return entailment
+
+
+class Patient(FakeEngine):
+    """Fails on a poisonous text from the second time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[list[Pair]] = []
+        self._met = False
 
     def entail(self, pairs: Sequence[Pair]) -> Entailment:
-        self.asked.append(list(pairs))
-        if any(POISON in pair.text for pair in pairs):
+        if self._met:
             raise EngineError("the device failed")
+        self._met = any(POISON in pair.text for pair in pairs)
         return super().entail(pairs)
 
 
@@ -80,11 +89,10 @@ class Bench:
         self.engine = engine or Poisoned()
         self.store = store or MemoryTagStore()
         self.dead_letters = MemoryDeadLetters()
-        self.cache = MemoryResultCache()
-        self.pipeline = Pipeline(
-            engine=self.engine,
-            decoder=Decoder(book=LabelBook(), model="fake", default_template="{}"),
-            cache=self.cache,
+        self.cache = MemoryPairCache()
+        self.pipeline = pipeline(
+            self.engine,
+            Recall(local=self.cache),
             store=self.store,
             dead_letters=self.dead_letters,
             max_attempts=max_attempts,
@@ -92,32 +100,11 @@ class Bench:
         )
 
     def run(self, *deliveries: Delivery) -> list[Verdict]:
-        work = self.pipeline.prepare(deliveries)
-        if work.needs_device:
-            self.pipeline.infer(work)
-        return self.pipeline.record(work)
+        return run(self.pipeline, *deliveries)
 
     @property
     def parked(self) -> list[DeadLetter]:
         return self.dead_letters.parked
-
-
-def message(text: str, *, id_: str | None = None, attempts: int = 0, task: str = TAG_TICKET, **fields: Any) -> Delivery:
-    return raw({"text": text, "labels": LABELS, **fields}, id_=id_ or text, attempts=attempts, task=task)
-
-
-def raw(body: object, *, id_: str = "1", attempts: int = 0, task: str = TAG_TICKET) -> Delivery:
-    return Delivery(id=id_, task=task, queue="q", args=[body], kwargs={}, attempts=attempts, queued_ms=1.0)
-
-
-def many(*texts: str, attempts: int = 0) -> Delivery:
-    body = {"labels": LABELS, "items": [{"text": text} for text in texts]}
-    return raw(body, id_="m", attempts=attempts, task=TAG_MANY)
-
-
-def tagged(verdict: Verdict) -> Any:
-    assert isinstance(verdict, Tagged), verdict
-    return verdict.result
 
 
 def test_verdicts_come_in_the_order_of_the_deliveries() -> None:
@@ -140,7 +127,7 @@ def test_the_same_text_twice_in_a_batch_is_asked_once() -> None:
     bench = Bench(engine := Poisoned())
     first, second = bench.run(message("same", id_="1"), message("same", id_="2"))
     assert tagged(first)["scores"] == tagged(second)["scores"]
-    assert engine.asked == [[Pair("same", "billing"), Pair("same", "login")]]
+    assert engine.passes == [[Pair("same", "billing"), Pair("same", "login")]]
 
 
 @pytest.mark.parametrize("place", range(7))
@@ -153,7 +140,7 @@ def test_halving_finds_the_one_text_that_fails_the_pass(place: int) -> None:
 def test_halving_asks_for_nothing_twice_that_was_answered() -> None:
     bench = Bench(engine := Poisoned())
     bench.run(*map(message, ["a", "b", "c", POISON]))
-    answered = [pair for pairs in engine.asked if not any(p.text == POISON for p in pairs) for pair in pairs]
+    answered = [pair for pairs in engine.passes if not any(p.text == POISON for p in pairs) for pair in pairs]
     assert len(answered) == len(set(answered)) == 6
 
 
@@ -165,7 +152,7 @@ def test_what_is_not_finite_never_leaves(value: float) -> None:
     assert "NaN or Inf" in str(sick.cause)
     assert all(map(math.isfinite, tagged(well)["scores"]))
     assert not bench.store.by_id(POISON)
-    assert len(bench.cache._entries) == 1  # only the healthy answer is remembered
+    assert len(bench.cache) == 2  # only the healthy answer is remembered
 
 
 def test_a_failure_is_retried_until_the_last_attempt_and_then_parked() -> None:
@@ -224,7 +211,7 @@ def test_the_second_time_the_engine_is_not_asked() -> None:
     second = tagged(*bench.run(message("again", id_="2")))
     assert (first["cache"], second["cache"]) == ("none", "local")
     assert first["scores"] == second["scores"]
-    assert len(engine.asked) == 1
+    assert len(engine.passes) == 1
 
 
 def test_labels_in_another_order_hit_the_cache_and_keep_their_scores() -> None:
@@ -237,11 +224,72 @@ def test_labels_in_another_order_hit_the_cache_and_keep_their_scores() -> None:
     )
 
 
-@pytest.mark.parametrize("change", [{"labels": ["billing"]}, {"template": "About {}."}, {"text": "other"}])
+@pytest.mark.parametrize("change", [{"labels": ["refund"]}, {"template": "About {}."}, {"text": "other"}])
 def test_another_question_misses_the_cache(change: dict[str, Any]) -> None:
     bench = Bench()
     bench.run(message("text", id_="1"))
     assert tagged(*bench.run(raw({"text": "text", "labels": LABELS, **change})))["cache"] == "none"
+
+
+def test_a_label_more_costs_one_pair_more_and_changes_no_score() -> None:
+    bench, fresh = Bench(engine := Poisoned()), Bench()
+    labels = [f"label {i}" for i in range(10)]
+    bench.run(message("text", id_="1", labels=labels[:9]))
+    engine.passes.clear()
+    (verdict,) = bench.run(message("text", id_="2", labels=labels))
+    assert engine.asked == [Pair("text", "label 9")]
+    (alone,) = fresh.run(message("text", id_="2", labels=labels))
+    assert tagged(verdict)["scores"] == tagged(alone)["scores"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "cache"), [(["a", "b"], "local"), (["a"], "local"), (["a", "c"], "pairs"), (["c"], "none")]
+)
+def test_the_answer_says_whether_the_model_was_asked(labels: list[str], cache: str) -> None:
+    bench = Bench()
+    bench.run(message("text", id_="1", labels=["a", "b"]))
+    (verdict,) = bench.run(message("text", id_="2", labels=labels))
+    assert tagged(verdict)["cache"] == cache
+
+
+def test_the_answer_counts_only_the_tokens_of_what_was_computed() -> None:
+    bench = Bench(engine := Poisoned())
+    bench.run(message("text", id_="1", labels=["a", "b"]))
+    engine.tokens = 0
+    cached, partly = bench.run(message("text", id_="2", labels=["a"]), message("text", id_="3", labels=["a", "c"]))
+    assert (tagged(cached)["tokens"], tagged(partly)["tokens"]) == (0, engine.tokens)
+    assert engine.tokens > 0
+
+
+def test_what_a_batch_asks_twice_is_billed_once() -> None:
+    bench = Bench(engine := Poisoned())
+    answers = [tagged(v) for v in bench.run(message("text", id_="1"), message("text", id_="2", labels=["login", "c"]))]
+    assert [answer["cache"] for answer in answers] == ["none", "pairs"]
+    assert sum(answer["tokens"] for answer in answers) == engine.tokens
+
+
+def test_what_the_batch_before_has_just_computed_is_not_computed_again() -> None:
+    bench = Bench(engine := Poisoned())
+    first, second = (bench.pipeline.prepare([message("same", id_=i)]) for i in "12")
+    assert second.needs_device
+    bench.pipeline.infer(first)
+    bench.pipeline.infer(second)
+    assert len(engine.passes) == 1
+    assert tagged(*bench.pipeline.record(second))["cache"] == "local"
+
+
+def test_a_text_that_fails_still_has_the_answers_that_were_known() -> None:
+    bench = Bench(Patient())
+    bench.run(message(POISON, id_="1", labels=["a"]))
+    known, new = bench.run(message(POISON, id_="2", labels=["a"]), message(POISON, id_="3", labels=["b"]))
+    assert tagged(known)["cache"] == "local"
+    assert isinstance(new, Retry)
+
+
+def test_a_batch_that_nobody_asked_the_engine_about_is_tried_again() -> None:
+    bench = Bench()
+    (verdict,) = bench.pipeline.record(bench.pipeline.prepare([message("text")]))
+    assert isinstance(verdict, Retry)
 
 
 def test_while_the_ledger_is_away_nothing_is_final_and_the_same_work_can_be_recorded_later() -> None:
@@ -250,7 +298,7 @@ def test_while_the_ledger_is_away_nothing_is_final_and_the_same_work_can_be_reco
     bench.pipeline.infer(work)
     with pytest.raises(StoreUnavailable):
         bench.pipeline.record(work)
-    assert not bench.cache._entries  # not even remembered
+    assert not bench.store.by_id("patient")
     assert tagged(*bench.pipeline.record(work))["id"] == "patient"
     assert bench.store.by_id("patient")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagging.digests import label_set_digest, text_digest
+from tagging.digests import hypothesis_digests, label_set_digest, text_digest
 from tagging.redaction import redacted
 from tagging.text import clean, normalise_label
 
@@ -54,7 +54,19 @@ def test_digests_keep_parts_apart_and_texts_from_labels() -> None:
     assert text_digest("a") != label_set_digest(["a"])
 
 
+@given(st.lists(any_text, max_size=6, unique=True))
+def test_each_hypothesis_has_a_digest_of_its_own_whatever_stands_beside_it(hypotheses: list[str]) -> None:
+    digests = hypothesis_digests(tuple(hypotheses))
+    assert list(digests.values()) == hypotheses
+    assert all(next(iter(hypothesis_digests((h,)))) == digest for digest, h in digests.items())
+
+
+def test_a_hundred_thousand_hypotheses_have_as_many_digests() -> None:
+    assert len(hypothesis_digests(tuple(map(str, range(100_000))))) == 100_000
+
+
 def test_a_pepper_changes_every_digest() -> None:
+    assert hypothesis_digests(("a",), pepper="x").keys().isdisjoint(hypothesis_digests(("a",)))
     assert text_digest("a", pepper="x") != text_digest("a") != text_digest("a", pepper="y")
 
 

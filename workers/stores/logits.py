@@ -1,36 +1,39 @@
-"""What a cache keeps: which logits may be kept, and their bytes.
+"""What a shared cache keeps of a text: a record for each pair, one after the other, in any order.
 
-One byte with the format's version, then two little-endian float32 for each hypothesis: entailment, contradiction.
+A record has 16 bytes: the hypothesis' digest, then entailment and contradiction as little-endian float32. Where a
+hypothesis occurs twice, because two workers computed it at once, the later record counts; they are equal.
 """
 
-import math
-import struct
-from itertools import chain
+from collections.abc import Collection, Mapping
+from struct import Struct
 from typing import Final
 
-from workers.ports import CachedLogits, Logit
+from workers.ports import Logit
 
-_VERSION: Final = 1
-_PAIR_BYTES: Final = 8
+_RECORD: Final = Struct("<8s2f")
+RECORD_BYTES: Final = _RECORD.size
+DIGEST_BYTES: Final = 8
 _FLOAT32_MAX: Final = 3.4028234663852886e38
 
 
-def keepable(logits: CachedLogits) -> bool:
+def keepable(logit: Logit) -> bool:
     """Whether the logits may be remembered: NaN and Inf would be served long after the device has recovered."""
-    sizes = [*map(abs, chain.from_iterable(logits))]
-    # A sum with NaN or Inf in it is not finite, and only without NaN does max mean anything.
-    return bool(sizes) and math.isfinite(sum(sizes)) and max(sizes) <= _FLOAT32_MAX
+    entailment, contradiction = logit
+    # Neither comparison holds for NaN.
+    return abs(entailment) <= _FLOAT32_MAX and abs(contradiction) <= _FLOAT32_MAX
 
 
-def pack(logits: CachedLogits) -> bytes:
-    """The bytes of ``keepable`` logits."""
-    flat = list(chain.from_iterable(logits))
-    return struct.pack(f"<B{len(flat)}f", _VERSION, *flat)
+def pack(pairs: Mapping[bytes, Logit]) -> bytes:
+    """The records of those pairs that are ``keepable``."""
+    return b"".join([_RECORD.pack(digest, *logit) for digest, logit in pairs.items() if keepable(logit)])
 
 
-def unpack(value: bytes) -> tuple[Logit, ...] | None:
-    """The logits in these bytes, or None where something else wrote them."""
-    if len(value) < 1 + _PAIR_BYTES or (len(value) - 1) % _PAIR_BYTES or value[0] != _VERSION:
-        return None
-    logits = tuple(Logit(*pair) for pair in struct.iter_unpack("<2f", value[1:]))
-    return logits if keepable(logits) else None
+def unpack(value: bytes, wanted: Collection[bytes]) -> dict[bytes, Logit]:
+    """What these records say about the wanted hypotheses; nothing where something else wrote the bytes."""
+    if len(value) % RECORD_BYTES:
+        return {}
+    known = {digest: Logit(entailment, contradiction) for digest, entailment, contradiction in _records(value)}
+    return {digest: known[digest] for digest in wanted if digest in known and keepable(known[digest])}
+
+
+_records = _RECORD.iter_unpack

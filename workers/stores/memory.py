@@ -1,27 +1,47 @@
 """The ports in this process's memory, with the same contracts as the real ones: for tests and for trying things out."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from threading import Lock
 
 from ledger.tags import TagKey, TagRow, supersedes
-from tagging.answers import CacheTier
-from workers.ports import CachedLogits, CacheKey, DeadLetter, Hit, Stored
+from workers.ports import Claimed, DeadLetter, KnownPairs, Logit, Stored, TextKey, WantedPairs
 from workers.stores.logits import keepable
 
 
-class MemoryResultCache:
-    """A ``ResultCache`` that forgets nothing."""
+class MemoryPairCache:
+    """A ``SharedPairCache`` that forgets nothing, claims included; pipelines share it by being given the same one."""
 
-    def __init__(self, *, tier: CacheTier = "local") -> None:
-        self._tier = tier
-        self._entries: dict[CacheKey, CachedLogits] = {}
+    is_up = True
 
-    def get_many(self, keys: Sequence[CacheKey]) -> list[Hit | None]:
-        """What is known, in the order of the keys."""
-        return [Hit(self._entries[key], self._tier) if key in self._entries else None for key in keys]
+    def __init__(self) -> None:
+        self._known: defaultdict[TextKey, dict[bytes, Logit]] = defaultdict(dict)
+        self._claims: dict[tuple[TextKey, bytes], str] = {}
+        self._lock = Lock()
 
-    def put_many(self, entries: Mapping[CacheKey, CachedLogits]) -> None:
+    def __len__(self) -> int:
+        return sum(map(len, self._known.values()))
+
+    def get_many(self, wanted: WantedPairs) -> KnownPairs:
+        """What is known of what is wanted."""
+        found = {key: {d: self._known[key][d] for d in wanted[key] if d in self._known[key]} for key in wanted}
+        return {key: logits for key, logits in found.items() if logits}
+
+    def put_many(self, pairs: KnownPairs) -> None:
         """Remember."""
-        self._entries.update({key: tuple(logits) for key, logits in entries.items() if keepable(logits)})
+        for key, logits in pairs.items():
+            self._known[key].update({digest: logit for digest, logit in logits.items() if keepable(logit)})
+
+    def claim_many(self, wanted: WantedPairs, *, claimant: str, lifetime_ms: int) -> Claimed:  # noqa: ARG002  # for ever
+        """What is known, and a claim on the rest unless others hold one."""
+        promised: defaultdict[TextKey, set[bytes]] = defaultdict(set)
+        with self._lock:
+            known = self.get_many(wanted)
+            for key, digests in wanted.items():
+                for digest in set(digests) - set(known.get(key, ())):
+                    if self._claims.setdefault((key, digest), claimant) != claimant:
+                        promised[key].add(digest)
+        return Claimed(known, dict(promised))
 
 
 class MemoryTagStore:
