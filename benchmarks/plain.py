@@ -17,7 +17,7 @@ from workers.app import queues
 from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
 from workers.recall import Recall
-from workers.stores.memory import MemoryDeadLetters, MemoryPairCache, MemoryTagStore
+from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Tagged
 
 
@@ -44,13 +44,15 @@ class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryPairCache):
 _settings = load().settings
 _engine = FakeEngine()
 _nothing = _Nothing()
+_meter = MemoryMeter()
 _pipeline = Pipeline(
     engine=_engine,
     decoder=Decoder(book=LabelBook(), model=_engine.info.name, default_template="{}"),
-    recall=Recall(local=_nothing),
+    recall=Recall(local=_nothing, meter=_meter),
     store=_nothing,
     dead_letters=_nothing,
     max_attempts=1,
+    meter=_meter,
 )
 
 app = Celery("plain", set_as_current=False)

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "config": "Show the settings and where each came from.",
     "labels": "List the label sets.",
     "models": "List, fetch and convert models.",
+    "metrics": "Print what a worker counts, and what to do with it.",
     "flower": "Start Flower for these queues.",
     "bench": "Measure the queue.",
     "lab": "Train and evaluate models offline.",

@@ -10,7 +10,7 @@ from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
 from workers.ports import Engine, Entailment, Pair
 from workers.recall import Recall
-from workers.stores.memory import MemoryDeadLetters, MemoryTagStore
+from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryTagStore
 from workers.verdicts import Tagged, Verdict
 
 LABELS = ["billing", "login"]
@@ -37,7 +37,12 @@ class CountingEngine(FakeEngine):
 
 def pipeline(engine: Engine, recall: Recall, **options: Any) -> Pipeline:
     """A pipeline over stores in memory, for labels that come with the message."""
-    memory = {"store": MemoryTagStore(), "dead_letters": MemoryDeadLetters(), "max_attempts": 3}
+    memory = {
+        "store": MemoryTagStore(),
+        "dead_letters": MemoryDeadLetters(),
+        "meter": MemoryMeter(),
+        "max_attempts": 3,
+    }
     decoder = Decoder(book=LabelBook(), model="fake", default_template="{}")
     return Pipeline(engine=engine, decoder=decoder, recall=recall, **{**memory, **options})
 

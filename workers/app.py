@@ -17,7 +17,7 @@ from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.lifecycle import end_outside_signal_handlers
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask
-from workers.ports import DeadLetters, Engine, TagStore
+from workers.ports import DeadLetters, Engine, Meter, TagStore
 from workers.recall import Recall
 
 log = structlog.get_logger()
@@ -34,6 +34,18 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         self.settings: Settings = loaded.settings
         self._pipeline: Pipeline | None = None
         self._dead_letters: DeadLetters | None = None
+        self._meter: Meter | None = None
+
+    @property
+    def meter(self) -> Meter:
+        """Where figures go: to whoever scrapes ``metrics.port``, which is open from the first use on.
+
+        Raises:
+            SettingsError: The port cannot be opened.
+        """
+        if self._meter is None:
+            self._meter = open_meter(self.settings)
+        return self._meter
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -49,6 +61,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         Raises:
             ModelRefused: The checkpoint cannot be served.
             StoreUnavailable: The ledger cannot be opened.
+            SettingsError: The port for metrics cannot be opened.
         """
         if self._pipeline is None:
             store = self._open_ledger()
@@ -56,10 +69,11 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
             self._pipeline = Pipeline(
                 engine=engine,
                 decoder=_decoder(self.loaded, engine),
-                recall=build_recall(self.settings),
+                recall=build_recall(self.settings, meter=self.meter),
                 store=store,
                 dead_letters=self.dead_letters,
                 max_attempts=self.settings.retries.max_attempts,
+                meter=self.meter,
                 pepper=self.settings.cache.pepper.get_secret_value(),
             )
         return self._pipeline
@@ -73,7 +87,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
 
         upgrade(self.settings.ledger.url)
         database = open_database(self.settings.ledger.url)
-        self._dead_letters = LedgerDeadLetters(DeadLedger(database))
+        self._dead_letters = LedgerDeadLetters(DeadLedger(database), meter=self.meter)
         return LedgerTagStore(TagLedger(database))
 
 
@@ -143,7 +157,25 @@ def build_engine(loaded: Loaded) -> Engine:
     )
 
 
-def build_recall(settings: Settings) -> Recall:
+def open_meter(settings: Settings) -> Meter:
+    """A meter that is scraped where ``metrics.port`` is set; else one that only adds up.
+
+    Raises:
+        SettingsError: The port cannot be opened.
+    """
+    if not settings.metrics.port:
+        from workers.stores.memory import MemoryMeter
+
+        return MemoryMeter()
+    from workers.exposition import PrometheusMeter
+
+    meter = PrometheusMeter()
+    meter.serve(address=settings.metrics.address, port=settings.metrics.port)
+    log.info("metrics.served", address=settings.metrics.address, port=settings.metrics.port)
+    return meter
+
+
+def build_recall(settings: Settings, *, meter: Meter) -> Recall:
     """The worker's own memory before the shared Redis."""
     from workers.stores.local_pairs import LocalPairCache
     from workers.stores.redis_pairs import RedisPairCache
@@ -151,8 +183,11 @@ def build_recall(settings: Settings) -> Recall:
     cache = settings.cache
     return Recall(
         local=LocalPairCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s),
-        shared=RedisPairCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms) if cache.url else None,
+        shared=RedisPairCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms, meter=meter)
+        if cache.url
+        else None,
         wait_ms=cache.single_flight_wait_ms,
+        meter=meter,
     )
 
 

@@ -18,12 +18,24 @@ import structlog
 
 from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
 from tagging.digests import hypothesis_digests, label_set_digest, text_digest
-from tagging.errors import EngineError, InvalidMessage, NotFinite, TagmillError
+from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, InvalidMessage, NotFinite, TagmillError
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
-from tagging.names import TAG_MANY
+from tagging.names import TAG_MANY, lane_of
 from workers import scoring
 from workers.batching import Size
-from workers.ports import DeadLetter, DeadLetters, Engine, Logit, ModelInfo, Pair, Stored, TagStore, TextKey
+from workers.metrics import (
+    BATCH_MESSAGES,
+    DEVICE_SECONDS,
+    ENGINE_FAILURES,
+    INFERENCE_SECONDS,
+    MESSAGES,
+    PADDED_TOKENS,
+    PAIRS,
+    QUEUE_SECONDS,
+    TEXTS,
+    TOKENS,
+)
+from workers.ports import DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore, TextKey
 from workers.recall import Premise, Recall
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
@@ -106,6 +118,7 @@ class Work:
     """The texts, each once."""
     infer_ms: float = 0.0
     device_ms: float = 0.0
+    padded_tokens: int = 0
     answers: dict[int, Answer] = field(default_factory=dict)
     """By ``id`` of the question."""
 
@@ -142,6 +155,7 @@ class Pipeline:
         store: TagStore,
         dead_letters: DeadLetters,
         max_attempts: int,
+        meter: Meter,
         pepper: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -151,6 +165,7 @@ class Pipeline:
         self._store = store
         self._dead_letters = dead_letters
         self._max_attempts = max_attempts
+        self._meter = meter
         self._pepper = pepper
         self._clock = clock
 
@@ -207,6 +222,8 @@ class Pipeline:
         verdicts = [self._judge(d, c, work.answers) for d, c in zip(work.deliveries, work.contents, strict=True)]
         self._store.write(list(_rows(work, verdicts)))
         self._dead_letters.park(list(_letters(work, verdicts)))
+        self._measure(work)
+        self._measure_verdicts(work.deliveries, verdicts)
         self._log(work, verdicts)
         return verdicts
 
@@ -220,6 +237,7 @@ class Pipeline:
                 if isinstance(verdict, Dead)
             ]
         )
+        self._measure_verdicts(deliveries, verdicts)
         return verdicts
 
     def close(self) -> None:
@@ -266,12 +284,16 @@ class Pipeline:
         asked = [(premise, digests) for premise in premises if (digests := premise.for_device)]
         if not asked:
             return
+        began = self._clock()
         try:
             entailment = self._engine.entail(list(_pairs(asked)))
         except EngineError as e:
+            self._meter.add(ENGINE_FAILURES, cause=_cause(e))
             self._isolate([premise for premise, _ in asked], work, e)
             return
+        self._meter.observe(INFERENCE_SECONDS, self._clock() - began)
         work.device_ms += entailment.device_ms
+        work.padded_tokens += entailment.padded_tokens
         logits, tokens = iter(entailment.logits), iter(entailment.tokens)
         for premise, digests in asked:
             n = len(digests)
@@ -369,6 +391,21 @@ class Pipeline:
     def _not_now(self, delivery: Delivery, cause: TagmillError) -> Retry | Dead:
         return Retry(cause=cause) if delivery.attempts + 1 < self._max_attempts else Dead(cause=cause)
 
+    def _measure(self, work: Work) -> None:
+        self._meter.observe(BATCH_MESSAGES, len(work.deliveries))
+        self._meter.add(TEXTS, len(work.questions))
+        for answer, n in work.answered_by.items():
+            self._meter.add(PAIRS, n, answer=answer)
+        self._meter.add(TOKENS, sum(question.tokens for question in work.questions))
+        self._meter.add(PADDED_TOKENS, work.padded_tokens)
+        self._meter.add(DEVICE_SECONDS, work.device_ms / 1000)
+
+    def _measure_verdicts(self, deliveries: Sequence[Delivery], verdicts: Sequence[Verdict]) -> None:
+        for delivery, verdict in zip(deliveries, verdicts, strict=True):
+            lane = lane_of(delivery.task)
+            self._meter.observe(QUEUE_SECONDS, delivery.queued_ms / 1000, lane=lane)
+            self._meter.add(MESSAGES, lane=lane, outcome=_outcome(verdict))
+
     def _log(self, work: Work, verdicts: Sequence[Verdict]) -> None:
         questions = work.questions
         answered_by = work.answered_by
@@ -407,6 +444,26 @@ def _guess_tokens(text: object) -> int:
     if not isinstance(text, str):
         return 1
     return len(text) // 3 + 1 if text.isascii() else len(text)
+
+
+def _outcome(verdict: Verdict) -> str:
+    match verdict:
+        case Tagged():
+            return "tagged"
+        case Retry():
+            return "retried"
+        case Dead():
+            return "dead"
+
+
+def _cause(error: EngineError) -> str:
+    match error:
+        case EngineDied():
+            return "died"
+        case DeviceOutOfMemory():
+            return "out_of_memory"
+        case _:
+            return "other"
 
 
 def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from tagging.answers import Answer
 from tagging.messages import TagTask
+from workers.metrics import Metric
 
 
 class Pair(NamedTuple):
@@ -129,6 +130,18 @@ class SharedPairCache(PairCache, Protocol):
             claimant: 8 ASCII characters that are this worker's own.
             lifetime_ms: A claim is forgotten after so long, whether or not its pairs came.
         """
+        ...
+
+
+class Meter(Protocol):
+    """Where figures about the work go; never fails. Safe to share between threads."""
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        """Count so much more of a counter of ``workers.metrics``, under its labels."""
+        ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Note one value of a histogram of ``workers.metrics``, under its labels."""
         ...
 
 

@@ -17,7 +17,8 @@ from typing import Final, Literal, TypeVar
 import structlog
 
 from tagging.errors import EngineError
-from workers.ports import KnownPairs, Logit, PairCache, SharedPairCache, TextKey, WantedPairs
+from workers.metrics import SINGLE_FLIGHT_SECONDS
+from workers.ports import KnownPairs, Logit, Meter, PairCache, SharedPairCache, TextKey, WantedPairs
 
 log = structlog.get_logger()
 
@@ -99,6 +100,7 @@ class Recall:
         local: PairCache,
         shared: SharedPairCache | None = None,
         wait_ms: int = 0,
+        meter: Meter,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -107,6 +109,7 @@ class Recall:
         self._wait_s = wait_ms / 1000
         self._claim_s = CLAIM_WAITS * self._wait_s
         self._claimant = secrets.token_hex(4)
+        self._meter = meter
         self._clock = clock
         self._pause = pause
         self._patient_from = 0.0
@@ -141,7 +144,10 @@ class Recall:
         waiting = [premise for premise in premises if premise.promised]
         if self._shared is None or not waiting:
             return
-        if not self._arrives(waiting, self._shared):
+        began = self._clock()
+        came = self._arrives(waiting, self._shared)
+        self._meter.observe(SINGLE_FLIGHT_SECONDS, self._clock() - began, outcome="came" if came else "in_vain")
+        if not came:
             # They are dead or slower than we wait. Every claim of now is gone before anybody is waited for again.
             self._patient_from = self._clock() + self._claim_s
             log.info("single_flight.in_vain", wait_ms=round(1000 * self._wait_s), pairs=_count(_awaited(waiting)))

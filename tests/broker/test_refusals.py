@@ -1,6 +1,8 @@
 """A worker that would answer wrongly does not start, and says why in words."""
 
 import shutil
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,15 @@ def test_a_model_that_nobody_knows_is_refused_with_those_known(environ, tmp_path
     started = Tagmill(tmp_path, {**environ, "TAGMILL_MODEL__NAME": "gpt"})("worker")
     assert started.code == 1
     assert "demo" in started.err
+
+
+def test_a_port_for_metrics_that_is_taken_is_refused_with_what_to_do(environ, tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        started = Tagmill(tmp_path, {**environ, "TAGMILL_MODEL__NAME": "fake", "TAGMILL_METRICS__PORT": port})("worker")
+    assert started.code == 2
+    assert f"settings: metrics.port: cannot listen on 127.0.0.1:{port}" in started.err
+    assert "Traceback" not in started.err
 
 
 def test_a_ledger_out_of_reach_is_refused(environ, tmp_path):

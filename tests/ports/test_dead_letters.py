@@ -7,9 +7,10 @@ import pytest
 from ledger.dead import AmbiguousId, DeadLedger, DeadRow
 from ledger.tags import TagLedger
 from tests.answers import stored
+from workers.metrics import DEAD_LETTERS
 from workers.ports import DeadLetter, DeadLetters
 from workers.stores.ledger_store import LedgerDeadLetters, LedgerTagStore
-from workers.stores.memory import MemoryDeadLetters
+from workers.stores.memory import MemoryDeadLetters, MemoryMeter
 
 
 def letter(
@@ -35,7 +36,7 @@ def opened(request: pytest.FixtureRequest) -> tuple[DeadLetters, object]:
     if request.param == "memory":
         return MemoryDeadLetters(), None
     database = request.getfixturevalue(f"{request.param}_database")
-    return LedgerDeadLetters(DeadLedger(database)), database
+    return LedgerDeadLetters(DeadLedger(database), meter=MemoryMeter()), database
 
 
 def test_keeps_what_was_parked(opened):
@@ -67,8 +68,16 @@ def test_parking_nothing_is_fine(opened):
     assert parked(*opened) == {}
 
 
+def test_what_the_ledger_parks_is_counted(database):
+    meter = MemoryMeter()
+    letters = LedgerDeadLetters(DeadLedger(database), meter=meter)
+    letters.park([letter("a"), letter("b")])
+    letters.park([])
+    assert meter.total(DEAD_LETTERS) == 2
+
+
 def test_closed_stores_open_again_when_they_are_needed(database):
-    tags, dead = LedgerTagStore(TagLedger(database)), LedgerDeadLetters(DeadLedger(database))
+    tags, dead = LedgerTagStore(TagLedger(database)), LedgerDeadLetters(DeadLedger(database), meter=MemoryMeter())
     tags.close()
     dead.park([letter()])
     dead.close()

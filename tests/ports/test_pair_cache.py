@@ -12,7 +12,7 @@ from tests.servers import RedisServer
 from workers.ports import Logit, PairCache, SharedPairCache, TextKey
 from workers.stores.local_pairs import LocalPairCache
 from workers.stores.logits import RECORD_BYTES
-from workers.stores.memory import MemoryPairCache
+from workers.stores.memory import MemoryMeter, MemoryPairCache
 from workers.stores.redis_pairs import MAX_TEXT_BYTES, RedisPairCache
 
 # On a busy machine 50 ms pass without anything being wrong; that limit has a test of its own.
@@ -20,7 +20,9 @@ PATIENT_MS = 10_000
 
 
 def patient(server: RedisServer) -> RedisPairCache:
-    return RedisPairCache.connect(server.url, ttl_s=60, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
+    return RedisPairCache.connect(
+        server.url, ttl_s=60, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS, meter=MemoryMeter()
+    )
 
 
 @pytest.fixture
@@ -215,7 +217,7 @@ def test_a_batch_costs_one_command_to_read_and_one_to_write(in_redis, cache_serv
 
 def test_a_redis_that_is_gone_knows_and_promises_nothing_and_comes_back(cache_server):
     cache = patient(cache_server)
-    unhurried = RedisPairCache(cache._client, ttl_s=60, pause_s=0)  # asks again at once
+    unhurried = RedisPairCache(cache._client, ttl_s=60, pause_s=0, meter=MemoryMeter())  # asks again at once
     unhurried.put_many({key(): {A: FOR_A}})
     cache_server.kill()
     assert unhurried.get_many({key(): [A]}) == {}
@@ -230,7 +232,7 @@ def test_a_redis_that_is_gone_knows_and_promises_nothing_and_comes_back(cache_se
 
 
 def test_a_redis_that_is_silent_knows_nothing(cache_server):
-    cache = RedisPairCache.connect(cache_server.url, ttl_s=60, timeout_ms=50)
+    cache = RedisPairCache.connect(cache_server.url, ttl_s=60, timeout_ms=50, meter=MemoryMeter())
     cache_server.pause()
     try:
         assert cache.get_many({key(): [A]}) == {}

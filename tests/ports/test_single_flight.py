@@ -13,6 +13,7 @@ from tests.servers import RedisServer
 from workers.ports import Entailment, Pair
 from workers.recall import Recall
 from workers.stores.local_pairs import LocalPairCache
+from workers.stores.memory import MemoryMeter
 from workers.stores.redis_pairs import RedisPairCache
 
 LONG_MS = 20_000  # never waited for to its end
@@ -23,13 +24,20 @@ class Flight:
     """One worker: its pipeline, its engine, and how often it waited."""
 
     def __init__(self, server: RedisServer, *, wait_ms: int, engine: CountingEngine | None = None) -> None:
-        self.shared = RedisPairCache.connect(server.url, ttl_s=60, timeout_ms=10_000, connect_timeout_ms=10_000)
+        self.meter = MemoryMeter()
+        self.shared = RedisPairCache.connect(
+            server.url, ttl_s=60, timeout_ms=10_000, connect_timeout_ms=10_000, meter=self.meter
+        )
         self.engine = engine or CountingEngine()
         self.pauses = 0
         recall = Recall(
-            local=LocalPairCache(max_entries=10_000, ttl_s=60), shared=self.shared, wait_ms=wait_ms, pause=self._pause
+            local=LocalPairCache(max_entries=10_000, ttl_s=60),
+            shared=self.shared,
+            wait_ms=wait_ms,
+            meter=self.meter,
+            pause=self._pause,
         )
-        self.pipeline = pipeline(self.engine, recall)
+        self.pipeline = pipeline(self.engine, recall, meter=self.meter)
 
     def run(self, *texts: str, labels: Sequence[str] = ("a", "b")) -> list[str]:
         """What the answers say about where they came from."""

@@ -7,7 +7,9 @@ import redis
 from structlog.testing import capture_logs
 
 from tagging.errors import SettingsError
+from workers.metrics import CACHE_FAILURES, CACHE_SKIPS
 from workers.ports import Logit, TextKey
+from workers.stores.memory import MemoryMeter
 from workers.stores.redis_pairs import RedisPairCache
 
 KEY = TextKey(model="m", text="t")
@@ -40,8 +42,8 @@ class FlakyRedis:
         return lambda keys, args: self.mget(keys) and None
 
 
-def cache_on(client: FlakyRedis, clock: Clock) -> RedisPairCache:
-    return RedisPairCache(client, ttl_s=60, clock=clock)  # type: ignore[arg-type]  # only what the test calls
+def cache_on(client: FlakyRedis, clock: Clock, meter: MemoryMeter | None = None) -> RedisPairCache:
+    return RedisPairCache(client, ttl_s=60, meter=meter or MemoryMeter(), clock=clock)  # type: ignore[arg-type]  # only what the test calls
 
 
 def test_a_failure_is_a_miss():
@@ -51,14 +53,15 @@ def test_a_failure_is_a_miss():
 
 
 def test_is_left_alone_for_a_second_after_a_failure():
-    client, clock = FlakyRedis(), Clock()
-    cache = cache_on(client, clock)
+    client, clock, meter = FlakyRedis(), Clock(), MemoryMeter()
+    cache = cache_on(client, clock, meter)
     client.up = False
     cache.get_many(WANTED)
     clock.now += 0.9
     cache.get_many(WANTED)
     cache.put_many({KEY: {b"h" * 8: Logit(1.0, -1.0)}})
     assert (client.asked, cache.failures, cache.skipped) == (1, 1, 2)
+    assert (meter.total(CACHE_FAILURES), meter.total(CACHE_SKIPS)) == (1, 2)
 
 
 def test_is_asked_again_after_the_pause():
@@ -99,6 +102,6 @@ def test_nothing_to_ask_asks_nothing():
 
 def test_a_url_that_is_none_is_refused_without_showing_it():
     with pytest.raises(SettingsError) as refused:
-        RedisPairCache.connect("http://:hunter2@cache", ttl_s=60)
+        RedisPairCache.connect("http://:hunter2@cache", ttl_s=60, meter=MemoryMeter())
     assert "cache.url: expected redis://" in str(refused.value)
     assert "hunter2" not in str(refused.value)

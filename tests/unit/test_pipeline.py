@@ -16,7 +16,7 @@ from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery
 from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
 from workers.recall import Recall
-from workers.stores.memory import MemoryDeadLetters, MemoryPairCache, MemoryTagStore
+from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
 POISON = "poison"
@@ -90,12 +90,14 @@ class Bench:
         self.store = store or MemoryTagStore()
         self.dead_letters = MemoryDeadLetters()
         self.cache = MemoryPairCache()
+        self.meter = MemoryMeter()
         self.pipeline = pipeline(
             self.engine,
-            Recall(local=self.cache),
+            Recall(local=self.cache, meter=self.meter),
             store=self.store,
             dead_letters=self.dead_letters,
             max_attempts=max_attempts,
+            meter=self.meter,
             clock=lambda: 0.0,
         )
 

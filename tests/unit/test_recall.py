@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from workers.metrics import SINGLE_FLIGHT_SECONDS
 from workers.ports import Logit, TextKey
 from workers.recall import CLAIM_WAITS, Premise, Recall
-from workers.stores.memory import MemoryPairCache
+from workers.stores.memory import MemoryMeter, MemoryPairCache
 
 A, B = b"aaaaaaaa", b"bbbbbbbb"
 FOR_A, FOR_B = Logit(1.0, -1.0), Logit(2.0, -2.0)
@@ -38,7 +39,15 @@ class Worker:
     def __init__(self, shared: MemoryPairCache | None = None, *, wait_ms: int = WAIT_MS) -> None:
         self.time = Time()
         self.local = MemoryPairCache()
-        self.recall = Recall(local=self.local, shared=shared, wait_ms=wait_ms, clock=self.time, pause=self.time.pause)
+        self.meter = MemoryMeter()
+        self.recall = Recall(
+            local=self.local,
+            shared=shared,
+            wait_ms=wait_ms,
+            meter=self.meter,
+            clock=self.time,
+            pause=self.time.pause,
+        )
 
     def ask(self, *digests: bytes, text: str = "t") -> Premise:
         """A text that has been looked up."""
@@ -122,6 +131,7 @@ def test_a_promise_that_is_kept_while_we_wait_is_taken():
     worker.time.meanwhile = lambda: (other.compute(theirs), other.recall.share([theirs]))
     worker.recall.wait_for_others([ours])
     assert (ours.sources, worker.time.pauses) == ({A: "other_worker"}, 1)
+    assert worker.meter.values(SINGLE_FLIGHT_SECONDS, outcome="came") == 1
     assert worker.local.get_many({key(): [A]})
 
 
@@ -162,6 +172,7 @@ def test_a_promise_that_is_not_kept_is_for_the_device_after_the_wait():
         worker.recall.wait_for_others([premise])
     assert worker.time.now - began == pytest.approx(WAIT_MS / 1000)
     assert premise.for_device == [A]
+    assert worker.meter.total(SINGLE_FLIGHT_SECONDS, outcome="in_vain") == pytest.approx(WAIT_MS / 1000)
     assert logs == [{"event": "single_flight.in_vain", "log_level": "info", "wait_ms": WAIT_MS, "pairs": 1}]
 
 

@@ -57,6 +57,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
         ({"TAGMILL_BROKER__PREFETCH": "16"}, "broker.prefetch is 16 but batching.max_messages is 64"),
         ({"TAGMILL_BROKER__URL": "kafka://x"}, "broker.url: kafka is no broker that we know"),
         ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
+        ({"TAGMILL_METRICS__PORT": "5555"}, "metrics.port and flower.port are both 5555"),
         ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
         ({"TAGMILL_LABELS__SUGGEST_AT": "0.9"}, "labels.suggest_at 0.9 is above labels.apply_at 0.5"),
         ({"TAGMILL_RETRIES__BACKOFF_S": "99"}, "retries.backoff_s 99.0 is above retries.backoff_max_s 60.0"),

@@ -6,6 +6,9 @@ from threading import Lock
 
 import structlog
 
+from workers.metrics import CACHE_FAILURES, CACHE_SKIPS
+from workers.ports import Meter
+
 _log = structlog.get_logger()
 
 
@@ -15,8 +18,9 @@ class Breaker:
     After a failure the cache is left alone for ``pause_s`` seconds, then asked again. Safe to share between threads.
     """
 
-    def __init__(self, *, pause_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, pause_s: float, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
         self._pause_s = pause_s
+        self._meter = meter
         self._clock = clock
         self._lock = Lock()
         self._lost_at: float | None = None
@@ -35,7 +39,8 @@ class Breaker:
             if self._lost_at is None or self._clock() >= self._retry_at:
                 return True
             self.skipped += 1
-            return False
+        self._meter.add(CACHE_SKIPS)
+        return False
 
     def failed(self, error: Exception) -> None:
         """Leave the cache alone for a while."""
@@ -46,6 +51,7 @@ class Breaker:
             begins = self._lost_at is None
             if begins:
                 self._lost_at = now
+        self._meter.add(CACHE_FAILURES)
         if begins:
             # Only the error's class: its text may hold the URL.
             _log.warning("cache.lost", tier="shared", cause=type(error).__name__, pause_s=self._pause_s)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ledger.dead import DeadLedger, DeadRow
 from ledger.tags import TagLedger, TagRow
-from workers.ports import DeadLetter, Stored
+from workers.metrics import DEAD_LETTERS
+from workers.ports import DeadLetter, Meter, Stored
 
 
 class LedgerTagStore:
@@ -27,10 +28,11 @@ class LedgerTagStore:
 
 
 class LedgerDeadLetters:
-    """``DeadLetters`` over the ledger."""
+    """``DeadLetters`` over the ledger, counted."""
 
-    def __init__(self, ledger: DeadLedger) -> None:
+    def __init__(self, ledger: DeadLedger, *, meter: Meter) -> None:
         self._ledger = ledger
+        self._meter = meter
 
     def park(self, letters: Sequence[DeadLetter]) -> None:
         """Keep the letters; the same id again replaces the earlier one.
@@ -39,6 +41,8 @@ class LedgerDeadLetters:
             StoreUnavailable: Nothing is known to be kept; the messages must not be acknowledged.
         """
         self._ledger.park([DeadRow(**letter._asdict()) for letter in letters])
+        if letters:
+            self._meter.add(DEAD_LETTERS, len(letters))
 
     def close(self) -> None:
         """Close the database's connections, those of the tags beside it as well."""

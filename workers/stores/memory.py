@@ -1,10 +1,11 @@
 """The ports in this process's memory, with the same contracts as the real ones: for tests and for trying things out."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from ledger.tags import TagKey, TagRow, supersedes
+from workers.metrics import Metric, series_of
 from workers.ports import Claimed, DeadLetter, KnownPairs, Logit, Stored, TextKey, WantedPairs
 from workers.stores.logits import keepable
 
@@ -42,6 +43,47 @@ class MemoryPairCache:
                     if self._claims.setdefault((key, digest), claimant) != claimant:
                         promised[key].add(digest)
         return Claimed(known, dict(promised))
+
+
+class MemoryMeter:
+    """A ``Meter`` that adds up; of a histogram it keeps how many values there were and their sum."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        self._values: defaultdict[tuple[str, ...], int] = defaultdict(int)
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        """Count."""
+        self._note(metric, amount, labels, kind="counter")
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """Note one value."""
+        self._note(metric, value, labels, kind="histogram")
+
+    def total(self, metric: Metric, **labels: str) -> float:
+        """What was counted, or the sum of the values, over all series with these labels."""
+        return self._sum(self._totals, metric, labels)
+
+    def values(self, metric: Metric, **labels: str) -> int:
+        """How often something was noted, over all series with these labels."""
+        return int(self._sum(self._values, metric, labels))
+
+    def _note(self, metric: Metric, amount: float, labels: Mapping[str, str], *, kind: str) -> None:
+        assert metric.kind == kind, f"{metric.name} is a {metric.kind}"
+        key = (metric.name, *series_of(metric, labels))
+        with self._lock:
+            self._totals[key] += amount
+            self._values[key] += 1
+
+    @staticmethod
+    def _sum(figures: Mapping[tuple[str, ...], float], metric: Metric, labels: Mapping[str, str]) -> float:
+        wanted = [labels.get(name) for name in metric.labels]
+        return sum(
+            figure
+            for (name, *values), figure in figures.items()
+            if name == metric.name and all(w in (None, value) for w, value in zip(wanted, values, strict=True))
+        )
 
 
 class MemoryTagStore:

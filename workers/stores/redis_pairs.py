@@ -1,6 +1,6 @@
 """The second tier: Redis, shared by every worker. Slow or gone, it is skipped: answers never wait for it.
 
-Two keys a text, both with a time to live: ``<prefix>:<model>:<text digest>`` holds the records of its pairs (see
+Two keys a text, both with a time to live: ``tagmill:pairs:<model>:<text digest>`` holds the records of its pairs (see
 ``workers.stores.logits``), and the same with ``:claims`` behind it says which worker is computing which pair, as the
 hypothesis' digest and the worker's name, 8 bytes each. Strings rather than hashes: a text's pairs are read as one
 value, whatever their number (ADR-0008).
@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tagging.errors import SettingsError
-from workers.ports import Claimed, KnownPairs, TextKey, WantedPairs
+from workers.ports import Claimed, KnownPairs, Meter, TextKey, WantedPairs
 from workers.stores.breaker import Breaker
 from workers.stores.logits import DIGEST_BYTES, pack, unpack
 
@@ -101,20 +101,19 @@ class RedisPairCache:
         client: redis.Redis,
         *,
         ttl_s: int,
-        prefix: str = PREFIX,
         pause_s: float = PAUSE_S,
+        meter: Meter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._ttl_s = ttl_s
-        self._prefix = prefix
-        self._breaker = Breaker(pause_s=pause_s, clock=clock)
+        self._breaker = Breaker(pause_s=pause_s, meter=meter, clock=clock)
         self._put = client.register_script(_PUT)
         self._claim = client.register_script(_CLAIM)
 
     @classmethod
     def connect(
-        cls, url: str, *, ttl_s: int, timeout_ms: int = 50, connect_timeout_ms: int = 200, prefix: str = PREFIX
+        cls, url: str, *, ttl_s: int, meter: Meter, timeout_ms: int = 50, connect_timeout_ms: int = 200
     ) -> Self:
         """A cache at this URL; nothing is connected yet.
 
@@ -135,7 +134,7 @@ class RedisPairCache:
         except ValueError:
             # Without its cause, which may quote the URL and with it the password.
             raise SettingsError(["cache.url: expected redis://, rediss:// or unix://path/to/socket"]) from None
-        return cls(client, ttl_s=ttl_s, prefix=prefix)
+        return cls(client, ttl_s=ttl_s, meter=meter)
 
     @property
     def failures(self) -> int:
@@ -190,8 +189,9 @@ class RedisPairCache:
         self._breaker.worked()
         return reply
 
-    def _name(self, key: TextKey) -> str:
-        return f"{self._prefix}:{key.model}:{key.text}"
+    @staticmethod
+    def _name(key: TextKey) -> str:
+        return f"{PREFIX}:{key.model}:{key.text}"
 
 
 def _known(wanted: WantedPairs, values: Iterable[object]) -> KnownPairs:
