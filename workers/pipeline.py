@@ -269,7 +269,9 @@ class Pipeline:
 
     @property
     def _model_key(self) -> str:
-        return f"{self.model.fingerprint[:16]}.{self.model.precision}"
+        """Everything about the model that its logits depend on."""
+        model = self.model
+        return f"{model.fingerprint[:16]}.{model.precision}.{model.max_length}"
 
     def _count_labels(self, body: Mapping[str, Any]) -> int:
         labels, name = body.get("labels"), body.get("label_set")

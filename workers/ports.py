@@ -81,7 +81,7 @@ class TextKey(NamedTuple):
     """Names what is asked about a text, for caches, without showing it."""
 
     model: str
-    """Fingerprint and precision: logits of another model or precision are other logits."""
+    """Everything about the model that its logits depend on: fingerprint, precision, tokens where a pair is cut."""
     text: str
     """Digest of the text."""
 

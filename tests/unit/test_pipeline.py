@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -292,6 +293,14 @@ def test_a_batch_that_nobody_asked_the_engine_about_is_tried_again() -> None:
     bench = Bench()
     (verdict,) = bench.pipeline.record(bench.pipeline.prepare([message("text")]))
     assert isinstance(verdict, Retry)
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "1" * 64}, {"precision": "int8"}, {"max_length": 128}])
+def test_another_model_precision_or_length_misses_the_cache(change: dict[str, Any]) -> None:
+    bench = Bench(engine := Poisoned())
+    bench.run(message("text", id_="1"))
+    engine._info = replace(engine.info, **change)
+    assert tagged(*bench.run(message("text", id_="2")))["cache"] == "none"
 
 
 def test_while_the_ledger_is_away_nothing_is_final_and_the_same_work_can_be_recorded_later() -> None:
