@@ -147,7 +147,7 @@ class Recall:
         began = self._clock()
         came = self._arrives(waiting, self._shared)
         self._meter.observe(SINGLE_FLIGHT_SECONDS, self._clock() - began, outcome="came" if came else "in_vain")
-        if not came:
+        if not came and self._shared.is_up:
             # They are dead or slower than we wait. Every claim of now is gone before anybody is waited for again.
             self._patient_from = self._clock() + self._claim_s
             log.info("single_flight.in_vain", wait_ms=round(1000 * self._wait_s), pairs=_count(_awaited(waiting)))

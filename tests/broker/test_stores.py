@@ -1,13 +1,19 @@
 """What was answered is cached, kept in the ledger and written in one go, and none of it shows a text."""
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 import redis
 
+from tagging.digests import hypothesis_digests, text_digest
 from tests.broker.sites import ANSWER_S, CANARY, LABELS, Events, Site
 from tests.processes import Worker
 from tests.servers import wait_until
+from workers.ports import Logit, TextKey
+from workers.stores.memory import MemoryMeter
+from workers.stores.redis_pairs import RedisPairCache
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -36,6 +42,33 @@ def test_another_worker_answers_from_the_shared_cache(own_site: Site) -> None:
         first.stop()
     with own_site.worker().running():
         assert own_site.send(fields=fields).get(timeout=ANSWER_S)["cache"] == "shared"
+
+
+def test_what_another_worker_is_computing_is_waited_for(own_site: Site) -> None:
+    text = f"asked elsewhere as well {CANARY}"
+    with another_worker(own_site) as (cache, key), own_site.worker(cache__single_flight_wait_ms=20_000).running():
+        theirs, ours = hypothesis_digests(LABELS)
+        cache.claim_many({key(text): [theirs]}, claimant="somebody", lifetime_ms=60_000)
+        sent = own_site.send(fields={"text": text})
+        wait_until("the worker has shared its pair", lambda: cache.get_many({key(text): [ours]}), timeout_s=ANSWER_S)
+        cache.put_many({key(text): {theirs: Logit(1000.0, 0.0)}})
+        answer = sent.get(timeout=ANSWER_S)
+    assert (answer["cache"], answer["scores"]) == ("pairs", [1.0, 0.0])
+
+
+def test_what_another_worker_does_not_come_back_with_is_computed(own_site: Site) -> None:
+    text = f"asked of a dead worker as well {CANARY}"
+    with another_worker(own_site) as (cache, key), own_site.worker(cache__single_flight_wait_ms=50).running():
+        cache.claim_many({key(text): list(hypothesis_digests(LABELS))}, claimant="somebody", lifetime_ms=60_000)
+        assert own_site.send(fields={"text": text}).get(timeout=ANSWER_S)["cache"] == "none"
+
+
+@contextmanager
+def another_worker(site: Site) -> Iterator[tuple[RedisPairCache, Callable[[str], TextKey]]]:
+    """The site's shared cache as another worker sees it, and how it names a text."""
+    cache = RedisPairCache.connect(site.settings.cache.url, ttl_s=60, timeout_ms=10_000, meter=MemoryMeter())
+    with closing(cache):
+        yield cache, lambda text: TextKey(model=f"{'0' * 16}.none.512", text=text_digest(text))
 
 
 def test_every_key_of_the_cache_expires_and_shows_neither_text_nor_labels(site: Site) -> None:

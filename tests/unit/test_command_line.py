@@ -43,6 +43,13 @@ def test_wrong_settings_are_reported_together_with_exit_code_2(tagmill):
     assert "Traceback" not in done.err
 
 
+def test_the_catalogue_of_metrics_is_printed_as_its_page_and_as_json(tagmill):
+    assert tagmill("metrics").out == (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert {"tagmill_pairs_total", "tagmill_queue_seconds"} <= {
+        row["name"] for row in tagmill("metrics", "--json").rows
+    }
+
+
 def test_a_broker_out_of_reach_is_exit_code_3(tagmill):
     done = tagmill("enqueue", "快递三天没动了", "-l", "物流,退款")
     assert done.code == 3
