@@ -36,11 +36,12 @@ class PrometheusMeter:
         assert isinstance(child, Counter), f"{metric.name} is a {metric.kind}"
         child.inc(amount)
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Put into the histogram."""
+    def observe(self, metric: Metric, *values: float, **labels: str) -> None:
+        """Put each into the histogram."""
         child = self._child(metric, labels)
         assert isinstance(child, Histogram), f"{metric.name} is a {metric.kind}"
-        child.observe(value)
+        for value in values:
+            child.observe(value)
 
     def serve(self, *, address: str, port: int) -> None:
         """Answer scrapes from now on, on a thread of its own.

@@ -8,7 +8,7 @@ the next may prepare and the one before may exchange or record.
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,10 +17,10 @@ from typing import Any, Final
 import structlog
 
 from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
-from tagging.digests import hypothesis_digests, label_set_digest, text_digest
+from tagging.digests import label_set_digest
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, InvalidMessage, NotFinite, TagmillError
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
-from tagging.names import TAG_MANY, lane_of
+from tagging.names import TAG_MANY, Lane, lane_of
 from workers import scoring
 from workers.batching import Size
 from workers.metrics import (
@@ -35,8 +35,8 @@ from workers.metrics import (
     TEXTS,
     TOKENS,
 )
-from workers.ports import DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore, TextKey
-from workers.recall import Premise, Recall
+from workers.ports import DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore
+from workers.recall import Asked, Premise, Premises, Recall
 from workers.verdicts import Dead, Retry, Tagged, Verdict
 
 log = structlog.get_logger()
@@ -74,11 +74,7 @@ class Question:
 
     task: TagTask
     task_id: str
-    premise: Premise
-    digests: Collection[bytes]
-    """Of the hypotheses, in the order of the labels."""
-    first: Collection[bytes]
-    """Those that no text before it in the batch asked about: what they cost is this text's cost."""
+    asked: Asked
     logits: Sequence[Logit] = ()
     """Once it is folded: those of its labels, in their order; none where there is an error."""
     error: TagmillError | None = None
@@ -89,14 +85,15 @@ class Question:
 
     def take_stock(self) -> None:
         """See where the pairs came from, what they cost, and whether they make an answer."""
-        premise = self.premise
-        self.answered_by = _count_sources(premise.sources, self.digests, self.first)
-        self.tokens = sum(premise.tokens.get(digest, 0) for digest in self.first) if premise.tokens else 0
+        premise, digests, first = self.asked
+        self.answered_by = _count_sources(premise.sources, digests, first)
+        # What is asked twice in a batch costs the text that asks first.
+        self.tokens = sum(premise.tokens.get(digest, 0) for digest in first) if premise.tokens else 0
         if "failed" in self.answered_by:
             self.error = premise.error or EngineError("the engine was not asked about all of this text's labels")
             return
         # Of these alone: another question about the same text may have failed.
-        logits = [premise.logits[digest] for digest in self.digests]
+        logits = [premise.logits[digest] for digest in digests]
         if scoring.is_finite(logits):
             self.logits = logits
         else:
@@ -119,6 +116,8 @@ class Work:
     infer_ms: float = 0.0
     device_ms: float = 0.0
     padded_tokens: int = 0
+    answered_by: Counter[str] = field(default_factory=Counter)
+    """Once it is folded: how many pairs were answered by what."""
     answers: dict[int, Answer] = field(default_factory=dict)
     """By ``id`` of the question."""
 
@@ -127,15 +126,6 @@ class Work:
 
     def __post_init__(self) -> None:
         self.questions = [e for entries in self.contents for e in _entries(entries) if isinstance(e, Question)]
-
-    @property
-    def answered_by(self) -> Counter[str]:
-        """How many pairs were answered by what, once the questions are folded."""
-        counts: Counter[str] = Counter()
-        for question in self.questions:
-            for source, n in question.answered_by.items():
-                counts[source] += n
-        return counts
 
     @property
     def needs_device(self) -> bool:
@@ -188,9 +178,9 @@ class Pipeline:
 
     def prepare(self, deliveries: Sequence[Delivery]) -> Work:
         """Read the bodies and ask the caches, once for the whole batch."""
-        premises: dict[TextKey, Premise] = {}
+        premises = Premises(model=_name_for_caches(self.model), pepper=self._pepper)
         contents = [self._read(delivery, premises) for delivery in deliveries]
-        work = Work(deliveries=deliveries, contents=contents, premises=list(premises.values()))
+        work = Work(deliveries=deliveries, contents=contents, premises=list(premises))
         self._recall.look_up(work.premises)
         return work
 
@@ -246,7 +236,7 @@ class Pipeline:
 
     # prepare
 
-    def _read(self, delivery: Delivery, premises: dict[TextKey, Premise]) -> list[Entry] | InvalidMessage:
+    def _read(self, delivery: Delivery, premises: Premises) -> list[Entry] | InvalidMessage:
         try:
             body = body_of(delivery.args, delivery.kwargs)
             if delivery.task == TAG_MANY:
@@ -255,23 +245,7 @@ class Pipeline:
                 items = [self._decoder.one(delivery.task, body, task_id=delivery.id)]
         except InvalidMessage as e:
             return e
-        return [self._question(delivery, i, premises) if isinstance(i, TagTask) else i for i in items]
-
-    def _question(self, delivery: Delivery, task: TagTask, premises: dict[TextKey, Premise]) -> Question:
-        key = TextKey(self._model_key, text_digest(task.text, pepper=self._pepper))
-        asked = first = hypothesis_digests(task.hypotheses, pepper=self._pepper)
-        if (premise := premises.get(key)) is None:
-            premise = premises[key] = Premise(key=key, text=task.text, hypotheses=asked)
-        else:
-            first = {digest: asked[digest] for digest in asked if digest not in premise.hypotheses}
-            premise.ask(first)
-        return Question(task=task, task_id=delivery.id, premise=premise, digests=asked, first=first)
-
-    @property
-    def _model_key(self) -> str:
-        """Everything about the model that its logits depend on."""
-        model = self.model
-        return f"{model.fingerprint[:16]}.{model.precision}.{model.max_length}"
+        return [_question(delivery, i, premises) if isinstance(i, TagTask) else i for i in items]
 
     def _count_labels(self, body: Mapping[str, Any]) -> int:
         labels, name = body.get("labels"), body.get("label_set")
@@ -318,6 +292,7 @@ class Pipeline:
         questions = work.questions
         for question in questions:
             question.take_stock()
+        work.answered_by = _sum(question.answered_by for question in questions)
         queued_ms = {delivery.id: delivery.queued_ms for delivery in work.deliveries}
         tokens = sum(q.tokens for q in questions) or 1
         info = self.model
@@ -403,10 +378,16 @@ class Pipeline:
         self._meter.add(DEVICE_SECONDS, work.device_ms / 1000)
 
     def _measure_verdicts(self, deliveries: Sequence[Delivery], verdicts: Sequence[Verdict]) -> None:
+        outcomes: defaultdict[Lane, Counter[str]] = defaultdict(Counter)
+        queued_s: defaultdict[Lane, list[float]] = defaultdict(list)
         for delivery, verdict in zip(deliveries, verdicts, strict=True):
             lane = lane_of(delivery.task)
-            self._meter.observe(QUEUE_SECONDS, delivery.queued_ms / 1000, lane=lane)
-            self._meter.add(MESSAGES, lane=lane, outcome=_outcome(verdict))
+            outcomes[lane][_outcome(verdict)] += 1
+            queued_s[lane].append(delivery.queued_ms / 1000)
+        for lane, counts in outcomes.items():
+            self._meter.observe(QUEUE_SECONDS, *queued_s[lane], lane=lane)
+            for outcome, n in counts.items():
+                self._meter.add(MESSAGES, n, lane=lane, outcome=outcome)
 
     def _log(self, work: Work, verdicts: Sequence[Verdict]) -> None:
         questions = work.questions
@@ -431,6 +412,15 @@ class Pipeline:
                     log.warning("message.retried", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
                 case Tagged():
                     pass
+
+
+def _name_for_caches(model: ModelInfo) -> str:
+    """Everything about the model that its logits depend on."""
+    return f"{model.fingerprint[:16]}.{model.precision}.{model.max_length}"
+
+
+def _question(delivery: Delivery, task: TagTask, premises: Premises) -> Question:
+    return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses))
 
 
 def _entries(contents: list[Entry] | InvalidMessage) -> list[Entry]:
@@ -482,6 +472,14 @@ def _count_sources(sources: Mapping[bytes, str], digests: Iterable[bytes], first
             source = "same_batch"
         counts[source] = counts.get(source, 0) + 1
     return counts
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        for name, n in count.items():
+            total[name] += n
+    return total
 
 
 def _cache(answered_by: Mapping[str, int]) -> CacheTier:

@@ -140,8 +140,8 @@ class Meter(Protocol):
         """Count so much more of a counter of ``workers.metrics``, under its labels."""
         ...
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Note one value of a histogram of ``workers.metrics``, under its labels."""
+    def observe(self, metric: Metric, *values: float, **labels: str) -> None:
+        """Note each value of a histogram of ``workers.metrics``, under its labels."""
         ...
 
 

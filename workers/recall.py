@@ -10,12 +10,13 @@ Own pairs are shared before others' are waited for, so two workers that want eac
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import structlog
 
+from tagging.digests import hypothesis_digests, text_digest
 from tagging.errors import EngineError
 from workers.metrics import SINGLE_FLIGHT_SECONDS
 from workers.ports import KnownPairs, Logit, Meter, PairCache, SharedPairCache, TextKey, WantedPairs
@@ -83,6 +84,45 @@ class Premise:
         self.learn(logits, "computed")
         self.unshared = _joined(self.unshared, logits)
         self.tokens = _joined(self.tokens, tokens)
+
+
+class Asked(NamedTuple):
+    """What a question asks of a text of its batch."""
+
+    premise: Premise
+    digests: Collection[bytes]
+    """Of its hypotheses, in their order."""
+    first: Collection[bytes]
+    """Those that nothing before it in the batch asked."""
+
+
+class Premises:
+    """The texts of one batch, each once, under their names for the caches.
+
+    Args:
+        model: Everything about the model that its logits depend on.
+        pepper: Keys the digests.
+    """
+
+    def __init__(self, *, model: str, pepper: str) -> None:
+        self._model = model
+        self._pepper = pepper
+        self._by_text: dict[str, Premise] = {}
+
+    def ask(self, text: str, hypotheses: tuple[str, ...]) -> Asked:
+        """Note that the batch asks this."""
+        asked = hypothesis_digests(hypotheses, pepper=self._pepper)
+        premise = self._by_text.get(text)
+        if premise is None:
+            key = TextKey(self._model, text_digest(text, pepper=self._pepper))
+            premise = self._by_text[text] = Premise(key=key, text=text, hypotheses=asked)
+            return Asked(premise, asked, asked)
+        first = {digest: asked[digest] for digest in asked if digest not in premise.hypotheses}
+        premise.ask(first)
+        return Asked(premise, asked, first)
+
+    def __iter__(self) -> Iterator[Premise]:
+        return iter(self._by_text.values())
 
 
 class Recall:

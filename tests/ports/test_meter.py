@@ -56,8 +56,9 @@ def test_tells_series_apart(metered):
 
 def test_sums_up_what_it_observes(metered):
     meter, read = metered
-    meter.observe(INFERENCE_SECONDS, 0.25)
-    meter.observe(INFERENCE_SECONDS, 0.5)
+    meter.observe(INFERENCE_SECONDS)
+    meter.observe(INFERENCE_SECONDS, 0.125)
+    meter.observe(INFERENCE_SECONDS, 0.25, 0.375)
     assert read(INFERENCE_SECONDS) == 0.75
 
 

@@ -55,11 +55,11 @@ class MemoryMeter:
 
     def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
         """Count."""
-        self._note(metric, amount, labels, kind="counter")
+        self._note(metric, [amount], labels, kind="counter")
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Note one value."""
-        self._note(metric, value, labels, kind="histogram")
+    def observe(self, metric: Metric, *values: float, **labels: str) -> None:
+        """Note each value."""
+        self._note(metric, values, labels, kind="histogram")
 
     def total(self, metric: Metric, **labels: str) -> float:
         """What was counted, or the sum of the values, over all series with these labels."""
@@ -69,12 +69,12 @@ class MemoryMeter:
         """How often something was noted, over all series with these labels."""
         return int(self._sum(self._values, metric, labels))
 
-    def _note(self, metric: Metric, amount: float, labels: Mapping[str, str], *, kind: str) -> None:
+    def _note(self, metric: Metric, amounts: Sequence[float], labels: Mapping[str, str], *, kind: str) -> None:
         assert metric.kind == kind, f"{metric.name} is a {metric.kind}"
         key = (metric.name, *series_of(metric, labels))
         with self._lock:
-            self._totals[key] += amount
-            self._values[key] += 1
+            self._totals[key] += sum(amounts)
+            self._values[key] += len(amounts)
 
     @staticmethod
     def _sum(figures: Mapping[tuple[str, ...], float], metric: Metric, labels: Mapping[str, str]) -> float:
