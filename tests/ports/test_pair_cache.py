@@ -204,6 +204,20 @@ def test_keys_of_another_type_are_unknown_and_written_over(in_redis, cache_serve
     assert in_redis.failures == 0
 
 
+def test_a_redis_that_is_full_still_tells_what_it_knows(in_redis, cache_server):
+    in_redis.put_many({key(): {A: FOR_A}})
+    with redis.Redis.from_url(cache_server.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            for claimant in (ME, YOU):
+                assert claim(in_redis, {key(): [A, B]}, claimant=claimant) == ({key(): {A: FOR_A}}, {})
+            assert in_redis.failures == 0
+            in_redis.put_many({key(): {B: FOR_B}})
+            assert in_redis.failures == 1
+        finally:
+            client.config_set("maxmemory", 0)
+
+
 def test_a_batch_costs_one_command_to_read_and_one_to_write(in_redis, cache_server):
     texts = {key(str(i)): [A, B] for i in range(64)}
     with redis.Redis.from_url(cache_server.url) as client:

@@ -50,12 +50,13 @@ local function read(key)
   return type(value) == 'string' and #value % 16 == 0 and value or ''
 end
 
+-- Not `call`: a Redis that is full refuses to write, and still has answers to give.
 local function claim(key, claims, digests)
   local records = string.gsub(digests, '........', function(digest) return digest .. claimant end)
   if claims == '' then
-    redis.call('SET', key, records, 'PX', lifetime_ms)
+    redis.pcall('SET', key, records, 'PX', lifetime_ms)
   else
-    redis.call('APPEND', key, records)
+    redis.pcall('APPEND', key, records)
   end
 end
 
