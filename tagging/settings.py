@@ -136,17 +136,17 @@ class FlowerSettings(_Section):
     read_only: bool = True
 
 
+class LogSettings(_Section):
+    """Log events on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class MetricsSettings(_Section):
     """What a worker tells Prometheus."""
 
     port: int = Field(0, ge=0, le=65535, description="0: none. Every worker process needs one of its own.")
     address: str = Field("127.0.0.1", description="There is no password: let only the scraper reach it.")
-
-
-class LogSettings(_Section):
-    """Log events on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Settings(BaseSettings):
@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     texts: TextsSettings = TextsSettings()
     retries: RetriesSettings = RetriesSettings()
     flower: FlowerSettings = FlowerSettings()
-    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -349,14 +349,14 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"broker.url: {scheme or 'no scheme'} is no broker that we know; use redis:// or amqp://"
     if s.cache.url and urlsplit(s.cache.url).scheme not in REDIS_SCHEMES:
         yield "cache.url: use redis:// or rediss://, or leave it empty to cache in the worker's memory only"
+    if (s.metrics.address, s.metrics.port) == (s.flower.address, s.flower.port):
+        yield f"metrics.port and flower.port are both {s.metrics.port}; set TAGMILL_METRICS__PORT to another one"
     if urlsplit(s.ledger.url).scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
         yield "ledger.url: use sqlite:///file or postgresql://user:password@host/database"
     if s.labels.suggest_at > s.labels.apply_at:
         yield f"labels.suggest_at {s.labels.suggest_at} is above labels.apply_at {s.labels.apply_at}; set it lower"
     if s.retries.backoff_s > s.retries.backoff_max_s:
         yield f"retries.backoff_s {s.retries.backoff_s} is above retries.backoff_max_s {s.retries.backoff_max_s}"
-    if (s.metrics.address, s.metrics.port) == (s.flower.address, s.flower.port):
-        yield f"metrics.port and flower.port are both {s.metrics.port}; set TAGMILL_METRICS__PORT to another one"
     longest_s = s.batching.drain_s + 2 * s.model.timeout_s
     if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
         yield (
