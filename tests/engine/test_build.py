@@ -12,8 +12,8 @@ import torch
 
 from tagging.errors import ModelRefused
 from workers.engines.build import build_engine, child_environment
+from workers.engines.nli import NliEngine
 from workers.engines.revival import RevivedEngine
-from workers.engines.structbert import NliEngine
 from workers.ports import Pair
 
 CANDIDATES = [

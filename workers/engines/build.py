@@ -38,7 +38,7 @@ def build_engine(
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
         precision: float32, bfloat16, float16 or int8; None chooses float16 on a GPU and float32 on a CPU.
-        max_tokens: Padded tokens of one pass; None chooses by the device.
+        max_tokens: Tokens of one pass; None chooses by the device.
         threads: CPU threads of the engine; None leaves it to torch.
         exact: Treat special tokens in texts as ModelScope does, for comparing with it.
         cache_dir: Holds `models/` (fetched) and `converted/`.
@@ -95,8 +95,10 @@ def load_engine(
     from workers.engines.conversion import convert
     from workers.engines.device import choose_device, default_precision, set_threads
     from workers.engines.fetch import verified_revision
+    from workers.engines.nli import NliEngine
     from workers.engines.self_test import self_test, warm_up
-    from workers.engines.structbert import NliEngine
+    from workers.engines.tokenizing import PairEncoder
+    from workers.engines.torch_network import TorchNetwork
 
     if threads is not None:
         set_threads(threads)
@@ -117,14 +119,15 @@ def load_engine(
         max_length=min(found.entry.max_length, checkpoint.max_length),
         template=checkpoint.template or found.entry.template,
     )
-    engine = NliEngine(
-        convert(checkpoint, root / "converted"),
-        info=info,
+    directory = convert(checkpoint, root / "converted")
+    network = TorchNetwork(
+        directory,
         device=open_as or device,
-        max_tokens=budget,
+        precision=info.precision,
         columns=(found.entry.entailment, found.entry.contradiction),
-        exact=exact,
     )
+    encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
+    engine = NliEngine(encoder, network, info=info, max_tokens=budget)
     if check:
         warm_up(engine, max_tokens=budget if kind == "cuda" else 0)
         yes, no = (

@@ -1,0 +1,228 @@
+"""Scores of (text, hypothesis) pairs: everything about it that is the same for any network and any device."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagging.errors import DeviceOutOfMemory, EngineError
+from workers.engines.network import Network
+from workers.engines.passes import TokenBudget, halves, plan, size_of
+from workers.engines.tokenizing import Encoded, Ids, PairEncoder, pack
+from workers.ports import Entailment, Logit, ModelInfo, Pair
+
+log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """A pair on its way: which of the call's it is, and its token ids."""
+
+    number: int
+    pair: Encoded
+
+
+class NliEngine:
+    """Scores (text, hypothesis) pairs with one network on one device. For one thread at a time.
+
+    Args:
+        encoder: Tokenises; it cuts pairs to `info.max_length`.
+        network: Computes; closed with the engine.
+        info: Who this model is.
+        max_tokens: Tokens that one pass may cost (`Network.cost`); a single longer pair is still scored.
+    """
+
+    def __init__(self, encoder: PairEncoder, network: Network[Any], *, info: ModelInfo, max_tokens: int) -> None:
+        self._info = info
+        self._encoder = encoder
+        self._network = network  # of Any: what a pass under way looks like is between its start and its collect
+        self._budget = TokenBudget(max_tokens)
+        self._tokenizer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        self._closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def entail(self, pairs: Sequence[Pair]) -> Entailment:
+        """Entailment and contradiction logits of each pair.
+
+        Equal pairs are computed once, each text and each hypothesis is tokenised once. Pairs are sorted by length and
+        cut into passes within the token budget; later texts are tokenised while earlier ones are on the device. A pass
+        that does not fit the device is halved. Logits are float32; what is not finite was computed in float32 as well.
+
+        Raises:
+            DeviceOutOfMemory: Not even one pair fits; nothing was scored.
+            EngineDied: The device is lost until the process starts anew.
+            EngineError: The device failed.
+        """
+        if self._closed:
+            raise EngineError("this engine is closed")
+        if not pairs:
+            return Entailment(logits=[], tokens=[], padded_tokens=0, device_ms=0.0)
+        unique = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+        call = Call(self._network, self._budget, name=self._info.device)
+        for rows in self._tokenized(list(unique)):
+            call.feed(rows)
+        scored = call.finish()
+        return Entailment(
+            logits=[scored.logits[unique[pair]] for pair in pairs],
+            tokens=[scored.tokens[unique[pair]] for pair in pairs],
+            padded_tokens=scored.computed_tokens,
+            device_ms=scored.device_ms,
+        )
+
+    def close(self) -> None:
+        """Give the device's memory back; the engine scores nothing afterwards."""
+        self._closed = True
+        self._tokenizer.shutdown(cancel_futures=True)
+        self._network.close()
+
+    def _tokenized(self, pairs: Sequence[Pair]) -> Iterator[list[Row]]:
+        """Rows of all pairs, those of long texts first; what comes next is made on a thread meanwhile."""
+        hypotheses = self._encoder.hypotheses({pair.hypothesis for pair in pairs})
+        first, *rest = chunks(pairs, max_tokens=self._budget.tokens)
+        coming = [self._tokenizer.submit(self._rows, pairs, chunk, hypotheses) for chunk in rest]
+        try:
+            yield self._rows(pairs, first, hypotheses)
+            for future in coming:
+                yield future.result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+    def _rows(self, pairs: Sequence[Pair], numbers: Sequence[int], hypotheses: dict[str, Ids]) -> list[Row]:
+        texts = self._encoder.texts({pairs[number].text for number in numbers})
+        return [
+            Row(number, self._encoder.join(texts[pairs[number].text], hypotheses[pairs[number].hypothesis]))
+            for number in numbers
+        ]
+
+
+def chunks(pairs: Sequence[Pair], *, max_tokens: int) -> list[list[int]]:
+    """Indices of the pairs, all those of a text together, long texts first.
+
+    The first chunk is about one pass, so that the device starts soon; each is twice the one before. A character is
+    taken for a token.
+    """
+    by_text: dict[str, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        by_text.setdefault(pair.text, []).append(index)
+    chunked: list[list[int]] = [[]]
+    size, limit = 0, max_tokens
+    for text in sorted(by_text, key=len, reverse=True):
+        if size >= limit:
+            chunked.append([])
+            size, limit = 0, 2 * limit
+        chunked[-1] += by_text[text]
+        size += max(1, len(text)) * len(by_text[text])
+    return chunked
+
+
+class Scored(NamedTuple):
+    """What a call computed, in the order of its pairs' numbers."""
+
+    logits: list[Logit]
+    tokens: list[int]
+    computed_tokens: int
+    device_ms: float
+
+
+class Call:
+    """The passes of one call: rows go in as they are tokenised, and full passes go on the device at once."""
+
+    def __init__(self, network: Network[Any], budget: TokenBudget, *, name: str) -> None:
+        self._network = network
+        self._budget = budget
+        self._name = name
+        self._clock = Stopwatch()
+        self._waiting: list[Row] = []
+        self._rows: list[Row] = []
+        self._started: list[Any] = []
+        self._computed_tokens = 0
+        self._shrunk = False
+
+    def feed(self, rows: Sequence[Row]) -> None:
+        """Start every full pass; what is left waits for the next rows."""
+        self._waiting += rows
+        *full, self._waiting = self._plan(self._waiting)
+        for rows_of_pass in full:
+            self._run(rows_of_pass)
+
+    def finish(self) -> Scored:
+        """Start what waits, wait for the device, and put the logits where they belong."""
+        for rows in self._plan(self._waiting):
+            self._run(rows)
+        with self._clock:
+            logits = self._network.collect(self._started)
+            self._mend(logits)
+        if not self._shrunk:
+            self._budget.recover()
+        in_order = sorted(zip((row.number for row in self._rows), range(len(self._rows)), strict=True))
+        values = logits.tolist()
+        return Scored(
+            logits=[Logit(*values[place]) for _, place in in_order],
+            tokens=[self._rows[place].pair.tokens for _, place in in_order],
+            computed_tokens=self._computed_tokens,
+            device_ms=self._clock.ms,
+        )
+
+    def _plan(self, rows: Sequence[Row]) -> list[list[Row]]:
+        lengths = [row.pair.tokens for row in rows]
+        passes = plan(lengths, max_tokens=self._budget.tokens, cost=self._network.cost)
+        return [[rows[place] for place in places] for places in passes]
+
+    def _run(self, rows: Sequence[Row]) -> None:
+        """One pass, in as many parts as the device has room for."""
+        todo = [list(rows)]
+        while todo:
+            part = todo.pop()
+            cost = self._network.cost(size_of([row.pair.tokens for row in part]))
+            if self._fits(part):
+                self._rows += part
+                self._computed_tokens += cost
+                continue
+            self._shrunk = True
+            self._budget.shrink(cost)
+            log.warning("engine.shrunk max_tokens=%d failed_tokens=%d cause=OutOfMemory", self._budget.tokens, cost)
+            if len(part) == 1:
+                raise DeviceOutOfMemory(f"{self._name}: a single pair of {cost} tokens does not fit")
+            todo += halves(part)[::-1]
+
+    def _fits(self, rows: Sequence[Row]) -> bool:
+        """Start the pass; False where the device has no room for it."""
+        with self._clock, contextlib.suppress(DeviceOutOfMemory):
+            self._started.append(self._network.start(pack([row.pair for row in rows])))
+            return True
+        return False
+
+    def _mend(self, logits: NDArray[np.float32]) -> None:
+        """Compute rows that are not finite again, each alone and in float32, where the network can."""
+        places = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        for place in places:
+            again = self._network.in_float32(pack([self._rows[place].pair]))
+            if again is not None:
+                logits[place] = again[0]
+        if len(places):
+            left = int((~np.isfinite(logits).all(axis=1)).sum())
+            log.warning("engine.not_finite pairs=%d left=%d", len(places), left)
+
+
+class Stopwatch:
+    """Milliseconds spent inside it, all times together."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+        self._entered = 0.0
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.ms += (time.perf_counter() - self._entered) * 1000
