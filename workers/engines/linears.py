@@ -30,12 +30,16 @@ ACTIVATIONS: dict[str, Activation] = {
 _ONEDNN = {"": ("none", ""), "gelu": ("gelu", "none"), "relu": ("relu", "")}
 
 
-def choose_linear(precision: str, device: torch.device) -> MakeLinear:
-    """How linear layers are made for this precision on this device."""
+def choose_linear(precision: str, device: torch.device, *, mapped: bool) -> MakeLinear:
+    """How linear layers are made for this precision on this device.
+
+    Args:
+        mapped: Whether the weights lie in their file, shared with other processes, and should stay there.
+    """
     if precision == "int8":
         return dynamic_int8
     if device.type == "cpu" and has_onednn(precision):
-        return mapped_onednn if precision == "float32" else reordered_onednn
+        return mapped_onednn if mapped else reordered_onednn
     return plain
 
 

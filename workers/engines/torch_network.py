@@ -87,14 +87,11 @@ def load_bert(directory: Path, *, device: torch.device, precision: str, columns:
     Raises:
         ModelRefused: A weight is missing, unexpected or of another shape, or the activation is unknown.
     """
-    weights, config = load_weights(directory)
+    stored, config = load_weights(directory)
     with torch.inference_mode():
-        return Bert(
-            placed(weights, device=device, dtype=DTYPES[precision]),
-            config,
-            linear=choose_linear(precision, device),
-            columns=columns,
-        )
+        weights = placed(stored, device=device, dtype=DTYPES[precision])
+        mapped = all(weights[name] is tensor for name, tensor in stored.items())
+        return Bert(weights, config, linear=choose_linear(precision, device, mapped=mapped), columns=columns)
 
 
 def forward(bert: Bert, rows: Packed, device: torch.device) -> torch.Tensor:
