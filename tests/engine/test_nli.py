@@ -168,7 +168,7 @@ def spoiling(engine: NliEngine, *, row: int, value: float) -> Callable[[Sequence
 
 def refusing(engine: NliEngine, fits: Callable[[int, int], bool], error: Exception) -> Callable[..., torch.Tensor]:
     """The network's forward pass on a device that only takes passes of n pairs by m tokens where `fits(n, m)`."""
-    bert = engine._network._bert
+    bert = engine._network._layout._bert
 
     def limited(rows: Rows, attention: Any) -> torch.Tensor:
         n, m = len(rows.first), int(rows.positions.max()) + 1
@@ -195,7 +195,7 @@ def test_a_pass_that_does_not_fit_is_halved_until_it_does(
     engine = open_engine(max_tokens=4096)
     pairs = [Pair("退" * length, "款") for length in range(1, 30)]
     expected = np.array(engine.entail(pairs).logits)
-    monkeypatch.setattr(engine._network._bert, "logits", refusing(engine, lambda n, m: n * m <= 100, error))
+    monkeypatch.setattr(engine._network._layout._bert, "logits", refusing(engine, lambda n, m: n * m <= 100, error))
     assert np.abs(np.array(engine.entail(pairs).logits) - expected).max() < TOLERANCE
 
 
@@ -203,12 +203,14 @@ def test_after_that_passes_are_smaller_and_grow_back_slowly(
     open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(max_tokens=6400)
-    logits = engine._network._bert.logits
-    monkeypatch.setattr(engine._network._bert, "logits", refusing(engine, lambda n, m: n * m <= 100, OUT_OF_MEMORY[0]))
+    logits = engine._network._layout._bert.logits
+    monkeypatch.setattr(
+        engine._network._layout._bert, "logits", refusing(engine, lambda n, m: n * m <= 100, OUT_OF_MEMORY[0])
+    )
     engine.entail([Pair("退" * 10 + str(number), "款") for number in range(10)])
     shrunk = engine._budget.tokens
     assert shrunk <= 100
-    monkeypatch.setattr(engine._network._bert, "logits", logits)
+    monkeypatch.setattr(engine._network._layout._bert, "logits", logits)
     engine.entail([Pair("退", "款")])
     assert engine._budget.tokens == shrunk + 6400 // 64
     for _ in range(70):
@@ -220,7 +222,9 @@ def test_when_a_single_pair_does_not_fit_nothing_is_scored(
     open_engine: Callable[..., NliEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine()
-    monkeypatch.setattr(engine._network._bert, "logits", refusing(engine, lambda n, m: m < 50, OUT_OF_MEMORY[0]))
+    monkeypatch.setattr(
+        engine._network._layout._bert, "logits", refusing(engine, lambda n, m: m < 50, OUT_OF_MEMORY[0])
+    )
     with pytest.raises(DeviceOutOfMemory, match="single pair of 104 tokens"):
         engine.entail([Pair("退" * 10, "款"), Pair("退" * 100, "款")])
 
@@ -235,7 +239,7 @@ def test_any_other_failure_is_an_engine_error_and_not_retried(
         calls.append(len(rows.first))
         raise RuntimeError("mkl: illegal instruction\nlong trace")
 
-    monkeypatch.setattr(engine._network._bert, "logits", fail)
+    monkeypatch.setattr(engine._network._layout._bert, "logits", fail)
     with pytest.raises(EngineError, match=r"cpu: RuntimeError: mkl: illegal instruction$"):
         engine.entail([Pair("a", "b"), Pair("c", "d")])
     assert calls == [2]
@@ -246,7 +250,7 @@ def test_a_fault_in_a_kernel_means_that_the_engine_died(
 ) -> None:
     engine = open_engine()
     error = torch.AcceleratorError("CUDA error: device-side assert triggered")
-    monkeypatch.setattr(engine._network._bert, "logits", refusing(engine, lambda n, m: False, error))
+    monkeypatch.setattr(engine._network._layout._bert, "logits", refusing(engine, lambda n, m: False, error))
     with pytest.raises(EngineDied, match="device-side assert"):
         engine.entail([Pair("a", "b")])
 

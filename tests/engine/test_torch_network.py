@@ -1,7 +1,9 @@
-"""The packed network's logits are those of transformers' BertForSequenceClassification, whatever a pair's company."""
+"""The network's logits are those of transformers' BertForSequenceClassification, however a pass lies on the device."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,16 @@ from transformers import BertForSequenceClassification
 
 from tagging.errors import EngineError, ModelRefused
 from tests.engine.checkpoints import IDEOGRAPHS
-from workers.engines.bert import Bert
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
+from workers.engines.cuda import Compute, Recorded, Streams
+from workers.engines.layouts import PackedLayout, PaddedLayout
 from workers.engines.linears import dynamic_int8, has_onednn, mapped_onednn, plain, reordered_onednn
 from workers.engines.network import Packed
+from workers.engines.options import TorchOptions
 from workers.engines.tokenizing import PairEncoder, pack
-from workers.engines.torch_network import CPU, TorchNetwork, load_bert
-from workers.engines.weights import load_weights
+from workers.engines.torch_network import CPU, TorchNetwork
+from workers.engines.weights import load_bert
 from workers.ports import Pair
 
 TOLERANCE = 1e-5
@@ -118,23 +122,28 @@ def test_a_closed_network_says_so(converted: Path, encoder: PairEncoder) -> None
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_each_activation_is_the_one_of_transformers(converted: Path, encoder: PairEncoder, activation: str) -> None:
-    weights, config = load_weights(converted)
-    config.hidden_act = activation
-    theirs = BertForSequenceClassification(config).eval()
-    theirs.load_state_dict(dict(weights))
-    ours = Bert(weights, config, linear=mapped_onednn, columns=(0, 2))
+def test_each_activation_is_the_one_of_transformers(
+    converted: Path, encoder: PairEncoder, tmp_path: Path, activation: str
+) -> None:
+    directory = with_activation(activation, converted, tmp_path)
+    theirs = BertForSequenceClassification.from_pretrained(directory).eval()
+    ours = load_bert(directory, streams=Streams(CPU), precision="float32", columns=(0, 2))
     rows = rows_of(encoder, [Pair("快递三天了", "物流"), Pair("退", "款")])
-    network = TorchNetwork(converted, device="cpu", precision="float32")
-    network._bert = ours
-    assert np.abs(logits_of(network, rows) - of_transformers(theirs, rows)).max() < TOLERANCE
+    with torch.inference_mode():
+        logits = PackedLayout(ours, Streams(CPU)).logits(rows).numpy()
+    assert np.abs(logits - of_transformers(theirs, rows)).max() < TOLERANCE
 
 
-def test_an_unknown_activation_is_refused(converted: Path) -> None:
-    weights, config = load_weights(converted)
-    config.hidden_act = "silu"
+def test_an_unknown_activation_is_refused(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="hidden_act is 'silu', expected one of gelu"):
-        Bert(weights, config, linear=plain, columns=(0, 2))
+        TorchNetwork(with_activation("silu", converted, tmp_path), device="cpu", precision="float32")
+
+
+def with_activation(activation: str, converted: Path, tmp_path: Path) -> Path:
+    directory = shutil.copytree(converted, tmp_path / activation)
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"hidden_act": activation}), encoding="utf-8")
+    return directory
 
 
 @pytest.mark.parametrize("activation", ["", "gelu", "gelu_new", "relu"])
@@ -162,11 +171,99 @@ def test_each_kind_of_linear_layer_computes_the_same(
         assert (layer(rows.to(dtype)).float() - expected).abs().max() < tolerance
 
 
+# What is for GPUs, as far as a CPU can run it
+
+
+@given(pairs=BATCHES)
+@settings(max_examples=30, deadline=None)
+def test_padded_passes_score_as_packed_ones(
+    network: TorchNetwork, padded: TorchNetwork, encoder: PairEncoder, pairs: list[Pair]
+) -> None:
+    rows = rows_of(encoder, pairs)
+    assert np.abs(logits_of(padded, rows) - logits_of(network, rows)).max() < TOLERANCE
+
+
+@given(batches=st.lists(BATCHES, min_size=2, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_replayed_passes_score_as_packed_ones(
+    network: TorchNetwork, replaying: PaddedLayout, encoder: PairEncoder, batches: list[list[Pair]]
+) -> None:
+    passes = [rows_of(encoder, pairs) for pairs in batches]
+    with torch.inference_mode():
+        replayed = torch.cat([replaying.logits(rows) for rows in passes]).numpy()
+    assert np.abs(replayed - logits_of(network, *passes)).max() < TOLERANCE
+
+
+def test_small_passes_are_replayed_and_large_ones_computed(replaying: PaddedLayout, encoder: PairEncoder) -> None:
+    small, large = rows_of(encoder, [Pair("快递", "物流")] * 3), rows_of(encoder, [Pair("快递", "物流")] * 200)
+    with torch.inference_mode():
+        computed = counting(replaying, lambda: (replaying.logits(small), replaying.logits(small)))
+        assert computed == [], "what is recorded is not launched again"
+        assert counting(replaying, lambda: replaying.logits(large)) == [(200, 8)]
+
+
+def test_layers_that_visit_the_device_score_as_layers_that_stay(
+    converted: Path, network: TorchNetwork, encoder: PairEncoder
+) -> None:
+    visiting = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2), visiting=True)
+    rows = rows_of(encoder, [Pair("快递三天了", "物流"), Pair("退", "款")])
+    with torch.inference_mode():
+        logits = [PackedLayout(visiting, Streams(CPU)).logits(rows).numpy() for _ in range(2)]
+    assert np.abs(logits - logits_of(network, rows)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (TorchOptions(max_memory_mb=4096), "limits GPU memory, but the device is cpu"),
+        (TorchOptions(offload="layers"), "is for GPUs, but the device is cpu"),
+    ],
+)
+def test_what_only_a_gpu_can_do_is_refused_on_a_cpu(converted: Path, options: TorchOptions, told: str) -> None:
+    with pytest.raises(ModelRefused, match=told):
+        TorchNetwork(converted, device="cpu", precision="float32", options=options)
+
+
+@pytest.fixture(scope="module")
+def padded(converted: Path) -> TorchNetwork:
+    return TorchNetwork(converted, device="cpu", precision="float32", options=TorchOptions(attention="padded"))
+
+
+@pytest.fixture(scope="module")
+def replaying(converted: Path) -> PaddedLayout:
+    """Padded passes, recorded as a CPU can: a replay computes again on what lies in the inputs."""
+
+    def record(compute: Compute) -> Recorded:
+        output = compute()
+        return Recorded(lambda: output.copy_(compute()), output)
+
+    bert = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2))
+    layout = PaddedLayout(bert, Streams(CPU), record=record)
+    with torch.inference_mode():
+        layout.warm_up(max_length=MAX_LENGTH, max_tokens=512)
+    return layout
+
+
+def counting(layout: PaddedLayout, run: Callable[[], object]) -> list[tuple[int, int]]:
+    """The shapes of passes that `run` computes without a recording."""
+    computed: list[tuple[int, int]] = []
+    compute = layout._compute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_compute", lambda bucket, sent: computed.append(bucket) or compute(bucket, sent))
+        recordings = {
+            bucket: (inputs, Recorded(lambda: None, recorded.output))
+            for bucket, (inputs, recorded) in layout._recorded.items()
+        }
+        patch.setattr(layout, "_recorded", recordings)
+        run()
+    return computed
+
+
 # What lies in memory
 
 
 def test_float32_weights_are_computed_with_where_they_lie_in_the_file(converted: Path) -> None:
-    bert = load_bert(converted, device=CPU, precision="float32", columns=(0, 2))
+    bert = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2))
     words = bert._embeddings._words
     mapped = [
         [int(edge, 16) for edge in line.split()[0].split("-")]

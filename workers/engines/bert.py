@@ -7,16 +7,15 @@ layer computes queries, feed-forward and all that follows for it alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # as everybody calls it
 from transformers import BertConfig
 
-from tagging.errors import ModelRefused
 from workers.engines.attention import Attention
-from workers.engines.linears import ACTIVATIONS, Linear, MakeLinear
+from workers.engines.linears import Linear, MakeLinear
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -34,33 +33,43 @@ class Bert:
     """A BERT with a classifier.
 
     Args:
-        weights: As transformers names them.
-        linear: Makes the linear layers.
+        weights: As transformers names them; those of the layers are not looked at.
+        layers: The encoder, as often as it is asked for.
+        linear: Makes the pooler.
         columns: Which classes are answered.
-
-    Raises:
-        ModelRefused: The configuration asks for an activation that is not known here.
     """
 
-    def __init__(self, weights: Weights, config: BertConfig, *, linear: MakeLinear, columns: Sequence[int]) -> None:
-        if config.hidden_act not in ACTIVATIONS:
-            raise ModelRefused(
-                f"hidden_act is {config.hidden_act!r}, expected one of {', '.join(filter(None, ACTIVATIONS))}."
-            )
+    def __init__(
+        self,
+        weights: Weights,
+        config: BertConfig,
+        *,
+        layers: Iterable[Layer],
+        linear: MakeLinear,
+        columns: Sequence[int],
+    ) -> None:
+        self.positions = config.max_position_embeddings
         self._embeddings = Embeddings(weights, config)
-        prefixes = (f"bert.encoder.layer.{index}." for index in range(config.num_hidden_layers))
-        self._layers = [Layer(weights, prefix, config, linear) for prefix in prefixes]
+        self._layers = layers
+        self._last = config.num_hidden_layers - 1
         self._pooler = linear(weights["bert.pooler.dense.weight"], weights["bert.pooler.dense.bias"], "")
         self._classifier = weights["classifier.weight"][list(columns)], weights["classifier.bias"][list(columns)]
 
     def logits(self, rows: Rows, attention: Attention) -> torch.Tensor:
         """Logits of each pair, shape (pairs, columns)."""
         states = self._embeddings(rows)
-        *layers, last = self._layers
-        for layer in layers:
-            states = layer.every(states, attention)
-        firsts = last.first(states, rows.first, attention)
-        return F.linear(torch.tanh(self._pooler(firsts)), *self._classifier)
+        for index, layer in enumerate(self._layers):
+            if index < self._last:
+                states = layer.every(states, attention)
+            else:
+                states = layer.first(states, rows.first, attention)
+        return F.linear(torch.tanh(self._pooler(states)), *self._classifier)
+
+
+def layer_weights(weights: Weights, index: int) -> Weights:
+    """The weights of one layer, by their names within it."""
+    prefix = f"bert.encoder.layer.{index}."
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
 class Embeddings:
@@ -81,21 +90,25 @@ class Embeddings:
 
 
 class Layer:
-    """One layer of the encoder: attention, then feed-forward, each added to what came in and normalised."""
+    """One layer of the encoder: attention, then feed-forward, each added to what came in and normalised.
 
-    def __init__(self, weights: Weights, prefix: str, config: BertConfig, linear: MakeLinear) -> None:
+    Args:
+        weights: By their names within the layer.
+    """
+
+    def __init__(self, weights: Weights, config: BertConfig, linear: MakeLinear) -> None:
         def made(name: str, activation: str = "") -> Linear:
-            return linear(weights[f"{prefix}{name}.weight"], weights[f"{prefix}{name}.bias"], activation)
+            return linear(weights[f"{name}.weight"], weights[f"{name}.bias"], activation)
 
         self._heads = config.num_attention_heads
         self._query = made("attention.self.query")
         self._key = made("attention.self.key")
         self._value = made("attention.self.value")
         self._attended = made("attention.output.dense")
-        self._attended_norm = Norm(weights, f"{prefix}attention.output.LayerNorm.", config.layer_norm_eps)
+        self._attended_norm = Norm(weights, "attention.output.LayerNorm.", config.layer_norm_eps)
         self._wide = made("intermediate.dense", config.hidden_act)
         self._narrow = made("output.dense")
-        self._norm = Norm(weights, f"{prefix}output.LayerNorm.", config.layer_norm_eps)
+        self._norm = Norm(weights, "output.LayerNorm.", config.layer_norm_eps)
 
     def every(self, states: torch.Tensor, attention: Attention) -> torch.Tensor:
         """States of every token after this layer."""

@@ -33,7 +33,7 @@ class Network(Protocol[Started]):
         """Tokens that a pass of this size computes: what counts against the token budget.
 
         `size.tokens` where no padding is computed, `size.pairs * size.longest` where rows are padded, more where they
-        are padded to buckets. Never falls when a pair that is no longer than the others joins.
+        are padded to buckets.
         """
         ...
 
