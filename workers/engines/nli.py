@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from workers.engines.network import Network
 from workers.engines.passes import TokenBudget, halves, plan, size_of
 from workers.engines.tokenizing import Encoded, Ids, PairEncoder, pack
 from workers.ports import Entailment, Logit, ModelInfo, Pair
+
+SPECIALS = 3  # [CLS] text [SEP] hypothesis [SEP]
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,9 @@ class NliEngine:
             return Entailment(logits=[], tokens=[], padded_tokens=0, device_ms=0.0)
         unique = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
         call = Call(self._network, self._budget, name=self._info.device)
-        for rows in self._tokenized(list(unique)):
-            call.feed(rows)
+        with contextlib.closing(self._tokenized(list(unique))) as chunked:
+            for rows in chunked:
+                call.feed(rows)
         scored = call.finish()
         return Entailment(
             logits=[scored.logits[unique[pair]] for pair in pairs],
@@ -84,7 +87,7 @@ class NliEngine:
         self._tokenizer.shutdown(cancel_futures=True)
         self._network.close()
 
-    def _tokenized(self, pairs: Sequence[Pair]) -> Iterator[list[Row]]:
+    def _tokenized(self, pairs: Sequence[Pair]) -> Generator[list[Row]]:
         """Rows of all pairs, those of long texts first; what comes next is made on a thread meanwhile."""
         hypotheses = self._encoder.hypotheses({pair.hypothesis for pair in pairs})
         first, *rest = chunks(pairs, max_tokens=self._budget.tokens)
@@ -106,14 +109,14 @@ class NliEngine:
 
 
 def chunks(pairs: Sequence[Pair], *, max_tokens: int) -> list[list[int]]:
-    """Indices of the pairs, all those of a text together, long texts first.
+    """Numbers of the pairs, all those of a text together, long texts first.
 
     The first chunk is about one pass, so that the device starts soon; each is twice the one before. A character is
     taken for a token.
     """
     by_text: dict[str, list[int]] = {}
-    for index, pair in enumerate(pairs):
-        by_text.setdefault(pair.text, []).append(index)
+    for number, pair in enumerate(pairs):
+        by_text.setdefault(pair.text, []).append(number)
     chunked: list[list[int]] = [[]]
     size, limit = 0, max_tokens
     for text in sorted(by_text, key=len, reverse=True):
@@ -121,7 +124,7 @@ def chunks(pairs: Sequence[Pair], *, max_tokens: int) -> list[list[int]]:
             chunked.append([])
             size, limit = 0, 2 * limit
         chunked[-1] += by_text[text]
-        size += max(1, len(text)) * len(by_text[text])
+        size += sum(len(text) + len(pairs[number].hypothesis) + SPECIALS for number in by_text[text])
     return chunked
 
 
@@ -149,11 +152,15 @@ class Call:
         self._shrunk = False
 
     def feed(self, rows: Sequence[Row]) -> None:
-        """Start every full pass; what is left waits for the next rows."""
-        self._waiting += rows
-        *full, self._waiting = self._plan(self._waiting)
+        """Start every pass; the last waits for the next rows if it is less than half full and the device has work."""
+        *full, last = self._plan([*self._waiting, *rows])
         for rows_of_pass in full:
             self._run(rows_of_pass)
+        if self._started and 2 * self._cost(last) < self._budget.tokens:
+            self._waiting = last
+        else:
+            self._waiting = []
+            self._run(last)
 
     def finish(self) -> Scored:
         """Start what waits, wait for the device, and put the logits where they belong."""
@@ -173,6 +180,9 @@ class Call:
             device_ms=self._clock.ms,
         )
 
+    def _cost(self, rows: Sequence[Row]) -> int:
+        return self._network.cost(size_of([row.pair.tokens for row in rows]))
+
     def _plan(self, rows: Sequence[Row]) -> list[list[Row]]:
         lengths = [row.pair.tokens for row in rows]
         passes = plan(lengths, max_tokens=self._budget.tokens, cost=self._network.cost)
@@ -183,7 +193,7 @@ class Call:
         todo = [list(rows)]
         while todo:
             part = todo.pop()
-            cost = self._network.cost(size_of([row.pair.tokens for row in part]))
+            cost = self._cost(part)
             if self._fits(part):
                 self._rows += part
                 self._computed_tokens += cost
