@@ -1,10 +1,11 @@
 """What the pipeline needs from the world around it: one page, no implementation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from tagging.answers import Answer, CacheTier
+from tagging.long_text import TRUNCATE, LongText
 from tagging.messages import TagTask
 
 
@@ -13,6 +14,7 @@ class Pair(NamedTuple):
 
     text: str
     hypothesis: str
+    long_text: LongText = TRUNCATE
 
 
 class Logit(NamedTuple):
@@ -47,6 +49,16 @@ class Entailment:
     padded_tokens: int
     """Tokens that the passes computed in all, padding included."""
     device_ms: float
+    readings: list["Reading"] = field(default_factory=list)
+    """One a pair; none from an engine without a window."""
+
+
+class Reading(NamedTuple):
+    """How much of a pair the model has read."""
+
+    windows: int
+    """1 where it fitted or was truncated."""
+    truncated: bool
 
 
 class Engine(Protocol):
@@ -61,7 +73,7 @@ class Engine(Protocol):
         """Entailment and contradiction logits of each (text, hypothesis) pair.
 
         Args:
-            pairs: ``n`` pairs; the longer side is truncated first, to ``info.max_length`` tokens in all.
+            pairs: ``n`` pairs. One of more than ``info.max_length`` tokens is read as its ``long_text`` says.
 
         Raises:
             DeviceOutOfMemory: The batch did not fit; nothing was scored and a smaller one may.

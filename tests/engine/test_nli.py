@@ -93,7 +93,7 @@ def test_scores_do_not_depend_on_how_pairs_are_batched(
     answer = open_engine(exact=True, max_tokens=max_tokens).entail(everything)
     expected = [reference.logits(pair.text, [pair.hypothesis])[0, [0, 2]] for pair in everything]
     assert np.abs(np.array(answer.logits) - np.array(expected)).max() < TOLERANCE
-    assert answer.tokens == [len(reference.ids(*pair)) for pair in everything]
+    assert answer.tokens == [len(reference.ids(pair.text, pair.hypothesis)) for pair in everything]
 
 
 def test_a_checkpoint_in_half_precision_scores_as_its_float32_copy(

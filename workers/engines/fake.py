@@ -152,7 +152,7 @@ def fake_logit(pair: Pair) -> Logit:
 
 
 def _logits(pairs: Sequence[Pair]) -> list[Logit]:
-    sums = {side: zlib.crc32(side.encode("utf-8", "surrogatepass")) for pair in pairs for side in pair}
+    sums = {side: zlib.crc32(side.encode("utf-8", "surrogatepass")) for pair in pairs for side in pair[:2]}
     mixed = (_mix(sums[pair.text], sums[pair.hypothesis]) for pair in pairs)
     return [Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4) for checksum in mixed]
 

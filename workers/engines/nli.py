@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from tagging.errors import DeviceOutOfMemory, EngineError
 from workers.engines.network import Network
 from workers.engines.passes import TokenBudget, halves, plan, size_of
-from workers.engines.tokenizing import Encoded, Ids, PairEncoder, pack
-from workers.ports import Entailment, Logit, ModelInfo, Pair
-
-SPECIALS = 3  # [CLS] text [SEP] hypothesis [SEP]
+from workers.engines.tokenizing import SPECIALS, Encoded, Ids, PairEncoder, pack
+from workers.engines.windows import aggregate
+from workers.ports import Entailment, Logit, ModelInfo, Pair, Reading
 
 log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """A pair on its way: which of the call's it is, and its token ids."""
+    """A pair, or one window of it, on its way."""
 
-    number: int
+    number: int  # of the pair in its call
     pair: Encoded
+    truncated: bool
 
 
 class NliEngine:
@@ -57,7 +57,8 @@ class NliEngine:
 
         Equal pairs are computed once, each text and each hypothesis is tokenised once. Pairs are sorted by length and
         cut into passes within the token budget; later texts are tokenised while earlier ones are on the device. A pass
-        that does not fit the device is halved. Logits are float32; what is not finite was computed in float32 as well.
+        that does not fit the device is halved. A pair longer than the model reads is truncated or read in windows, as
+        itself says. Logits are float32; what is not finite was computed in float32 as well.
 
         Raises:
             DeviceOutOfMemory: Not even one pair fits; nothing was scored.
@@ -74,11 +75,14 @@ class NliEngine:
             for rows in chunked:
                 call.feed(rows)
         scored = call.finish()
+        asked = zip(scored.windows, unique, strict=True)
+        logits = [Logit(*aggregate(windows, pair.long_text.rule)) for windows, pair in asked]
         return Entailment(
-            logits=[scored.logits[unique[pair]] for pair in pairs],
+            logits=[logits[unique[pair]] for pair in pairs],
             tokens=[scored.tokens[unique[pair]] for pair in pairs],
             padded_tokens=scored.computed_tokens,
             device_ms=scored.device_ms,
+            readings=[scored.readings[unique[pair]] for pair in pairs],
         )
 
     def close(self) -> None:
@@ -103,9 +107,18 @@ class NliEngine:
     def _rows(self, pairs: Sequence[Pair], numbers: Sequence[int], hypotheses: dict[str, Ids]) -> list[Row]:
         texts = self._encoder.texts({pairs[number].text for number in numbers})
         return [
-            Row(number, self._encoder.join(texts[pairs[number].text], hypotheses[pairs[number].hypothesis]))
+            row
             for number in numbers
+            for row in self._rows_of(number, pairs[number], texts[pairs[number].text], hypotheses)
         ]
+
+    def _rows_of(self, number: int, pair: Pair, text: Ids, hypotheses: dict[str, Ids]) -> list[Row]:
+        hypothesis = hypotheses[pair.hypothesis]
+        if pair.long_text.rule == "truncate" or self._encoder.fits(text, hypothesis):
+            joined = self._encoder.join(text, hypothesis)
+            return [Row(number, joined, truncated=joined.tokens < len(text) + len(hypothesis))]
+        windows = self._encoder.windows(text, hypothesis, overlap=pair.long_text.overlap)
+        return [Row(number, w, truncated=len(w.hypothesis) < len(hypothesis)) for w in windows]
 
 
 def chunks(pairs: Sequence[Pair], *, max_tokens: int) -> list[list[int]]:
@@ -131,8 +144,9 @@ def chunks(pairs: Sequence[Pair], *, max_tokens: int) -> list[list[int]]:
 class Scored(NamedTuple):
     """What a call computed, in the order of its pairs' numbers."""
 
-    logits: list[Logit]
+    windows: list[list[list[float]]]  # of each pair the logits of its windows, two each
     tokens: list[int]
+    readings: list[Reading]
     computed_tokens: int
     device_ms: float
 
@@ -171,11 +185,17 @@ class Call:
             self._mend(logits)
         if not self._shrunk:
             self._budget.recover()
-        in_order = sorted(zip((row.number for row in self._rows), range(len(self._rows)), strict=True))
-        values = logits.tolist()
+        numbers = np.array([row.number for row in self._rows])
+        order = np.argsort(numbers, kind="stable")
+        counts = np.bincount(numbers)
+        begins = np.cumsum(counts) - counts
+        values = logits[order].tolist()
+        lengths = np.array([row.pair.tokens for row in self._rows])[order]
+        truncated = [self._rows[place].truncated for place in order[begins]]
         return Scored(
-            logits=[Logit(*values[place]) for _, place in in_order],
-            tokens=[self._rows[place].pair.tokens for _, place in in_order],
+            windows=[values[begin : begin + count] for begin, count in zip(begins, counts, strict=True)],
+            tokens=np.add.reduceat(lengths, begins).tolist(),
+            readings=[Reading(*reading) for reading in zip(counts.tolist(), truncated, strict=True)],
             computed_tokens=self._computed_tokens,
             device_ms=self._clock.ms,
         )

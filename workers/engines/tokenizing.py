@@ -21,6 +21,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 
 from workers.engines.checkpoint import SPECIAL_TOKENS
 from workers.engines.network import Packed
+from workers.engines.windows import starts
 from workers.ports import Pair
 
 # Whole ranges in which both tokenizers were compared on every code point, alone and between letters, marks and
@@ -57,6 +58,7 @@ _slow_character = re.compile("[^" + "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in
 
 Ids = NDArray[np.int32]
 
+SPECIALS = 3  # [CLS] text [SEP] hypothesis [SEP]
 HYPOTHESES = 4096  # remembered; label sets are asked again and again
 
 
@@ -109,7 +111,7 @@ class PairEncoder:
         """Token ids of each pair, same order."""
         texts = self.texts({pair.text for pair in pairs})
         hypotheses = self.hypotheses({pair.hypothesis for pair in pairs})
-        return [self.join(texts[text], hypotheses[hypothesis]) for text, hypothesis in pairs]
+        return [self.join(texts[pair.text], hypotheses[pair.hypothesis]) for pair in pairs]
 
     def texts(self, strings: Iterable[str]) -> dict[str, Ids]:
         """`[CLS] text [SEP]` of each, however long."""
@@ -131,6 +133,24 @@ class PairEncoder:
             return Encoded(text, hypothesis)
         cut_text, cut_hypothesis = cuts(len(text) - 2, len(hypothesis) - 1, excess)
         return Encoded(_shortened(text, cut_text), _shortened(hypothesis, cut_hypothesis))
+
+    def fits(self, text: Ids, hypothesis: Ids) -> bool:
+        """Whether the pair is read whole."""
+        return len(text) + len(hypothesis) <= self._max_length
+
+    def windows(self, text: Ids, hypothesis: Ids, *, overlap: int) -> list[Encoded]:
+        """All of the text, in pairs with the hypothesis that fit; see `workers.engines.windows`.
+
+        A hypothesis that would leave the text less than half the window is cut to half.
+        """
+        half = (self._max_length - SPECIALS) // 2
+        hypothesis = _shortened(hypothesis, max(0, len(hypothesis) - 1 - half))
+        inner = text[1:-1]
+        room = self._max_length - len(hypothesis) - 2
+        return [
+            Encoded(np.concatenate([text[:1], inner[start : start + room], text[-1:]]), hypothesis)
+            for start in starts(len(inner), room=room, overlap=overlap)
+        ]
 
     def _ids(self, strings: Iterable[str]) -> dict[str, list[int]]:
         slow: list[str] = []

@@ -82,7 +82,7 @@ class TorchNetwork:
         if self._precision == "float32":
             return None
         streams = Streams(CPU)
-        with torch.inference_mode():
+        with errors_of(CPU), torch.inference_mode():
             bert = load_bert(self._directory, streams=streams, precision="float32", columns=self._columns)
             logits: NDArray[np.float32] = PackedLayout(bert, streams).logits(rows).numpy()
             return logits
