@@ -1,8 +1,12 @@
 """What becomes of a text that is longer than the model's window."""
 
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import Field
 
 Rule = Literal["truncate", "max", "mean"]
+
+Overlap = Annotated[int, Field(ge=0, le=256)]
 
 DEFAULT_OVERLAP: Final = 64
 
@@ -18,3 +22,8 @@ class LongText(NamedTuple):
 
 
 TRUNCATE: Final = LongText()
+
+
+def name_of(long_text: LongText) -> str:
+    """Tells answers apart that were read differently: empty for truncated ones, else the rule and its overlap."""
+    return "" if long_text.rule == "truncate" else f"{long_text.rule}{long_text.overlap}"

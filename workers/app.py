@@ -125,7 +125,7 @@ def build_engine(loaded: Loaded) -> Engine:
         ModelRefused: The checkpoint cannot be served.
     """
     from workers.engines.build import build_engine as build
-    from workers.engines.options import TorchOptions
+    from workers.engines.options import options_of
 
     model = loaded.settings.model
     return build(
@@ -135,12 +135,7 @@ def build_engine(loaded: Loaded) -> Engine:
         max_tokens=model.max_tokens_per_pass or None,
         max_length=model.max_length or None,
         threads=model.threads or None,
-        options=TorchOptions(
-            attention=model.attention,
-            cuda_graphs=model.cuda_graphs,
-            max_memory_mb=model.max_memory_mb,
-            offload=model.offload,
-        ),
+        options=options_of(model),
         exact=not model.protect_special_tokens,
         cache_dir=Path(model.cache_dir).expanduser(),
         catalogue=loaded.config_dir / "models.toml",

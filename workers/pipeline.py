@@ -17,6 +17,7 @@ import structlog
 from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
 from tagging.digests import label_set_digest, text_digest
 from tagging.errors import EngineError, InvalidMessage, NotFinite, TagmillError
+from tagging.long_text import name_of
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
 from tagging.names import TAG_MANY
 from workers import scoring
@@ -29,6 +30,7 @@ from workers.ports import (
     Logit,
     ModelInfo,
     Pair,
+    Reading,
     ResultCache,
     Stored,
     TagStore,
@@ -75,11 +77,13 @@ class Question:
     logits: dict[str, Logit] = field(default_factory=dict)
     tier: CacheTier = "none"
     tokens: int = 0
+    readings: list[Reading] = field(default_factory=list)
+    """Of the pairs that the engine read for it."""
     error: TagmillError | None = None
 
     def missing(self) -> list[Pair]:
         """The pairs that only the engine can answer."""
-        return [Pair(self.task.text, h) for h in self.hypotheses if h not in self.logits]
+        return [Pair(self.task.text, h, self.task.long_text) for h in self.hypotheses if h not in self.logits]
 
 
 Entry = Question | InvalidMessage
@@ -209,7 +213,7 @@ class Pipeline:
     def _question(self, delivery: Delivery, task: TagTask) -> Question:
         hypotheses = task.hypotheses
         key = CacheKey(
-            model=f"{self.model.fingerprint[:16]}.{self.model.precision}",
+            model=f"{self.model.fingerprint[:16]}.{self.model.precision}{name_of(task.long_text)}",
             labels=label_set_digest(hypotheses, pepper=self._pepper),
             text=text_digest(task.text, pepper=self._pepper),
         )
@@ -243,7 +247,7 @@ class Pipeline:
             return
         work.pairs += len(pairs)
         work.device_ms += entailment.device_ms
-        found = zip(entailment.logits, entailment.tokens, strict=True)
+        found = zip(entailment.logits, entailment.tokens, entailment.readings, strict=True)
         _hand_out(zip(questions, missing, strict=True), dict(zip(pairs, found, strict=True)))
 
     def _isolate(self, questions: Sequence[Question], work: Work, cause: EngineError) -> None:
@@ -310,6 +314,9 @@ class Pipeline:
             label_set=task.label_set,
             label_set_digest=question.key.labels,
             model=model,
+            long_text=task.long_text.rule,
+            windows=max((reading.windows for reading in question.readings), default=None),
+            truncated=any(reading.truncated for reading in question.readings) if question.readings else None,
             cache=question.tier,
             queue_ms=round(queue_ms, 3),
             infer_ms=round(infer_ms, 3),
@@ -383,11 +390,12 @@ def _guess_tokens(text: object) -> int:
     return len(text) // 3 + 1 if text.isascii() else len(text)
 
 
-def _hand_out(asked: Iterable[tuple[Question, list[Pair]]], known: Mapping[Pair, tuple[Logit, int]]) -> None:
+def _hand_out(asked: Iterable[tuple[Question, list[Pair]]], known: Mapping[Pair, tuple[Logit, int, Reading]]) -> None:
     for question, pairs in asked:
         for pair in pairs:
-            question.logits[pair.hypothesis], tokens = known[pair]
+            question.logits[pair.hypothesis], tokens, reading = known[pair]
             question.tokens += tokens
+            question.readings.append(reading)
 
 
 def _many(message_id: str, entries: Iterable[Entry], answers: Mapping[int, Answer]) -> ManyAnswers:

@@ -1,7 +1,7 @@
 """What the pipeline needs from the world around it: one page, no implementation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tagging.answers import Answer, CacheTier
@@ -49,8 +49,8 @@ class Entailment:
     padded_tokens: int
     """Tokens that the passes computed in all, padding included."""
     device_ms: float
-    readings: list["Reading"] = field(default_factory=list)
-    """One a pair; none from an engine without a window."""
+    readings: list["Reading"]
+    """One a pair."""
 
 
 class Reading(NamedTuple):

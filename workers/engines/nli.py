@@ -68,7 +68,7 @@ class NliEngine:
         if self._closed:
             raise EngineError("this engine is closed")
         if not pairs:
-            return Entailment(logits=[], tokens=[], padded_tokens=0, device_ms=0.0)
+            return Entailment(logits=[], tokens=[], padded_tokens=0, device_ms=0.0, readings=[])
         unique = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
         call = Call(self._network, self._budget, name=self._info.device)
         with contextlib.closing(self._tokenized(list(unique))) as chunked:

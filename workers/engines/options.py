@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tagging.settings import ModelSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchOptions:
@@ -21,3 +23,13 @@ class TorchOptions:
 
 
 DEFAULT = TorchOptions()
+
+
+def options_of(model: ModelSettings) -> TorchOptions:
+    """What the settings ask for."""
+    return TorchOptions(
+        attention=model.attention,
+        cuda_graphs=model.cuda_graphs,
+        max_memory_mb=model.max_memory_mb,
+        offload=model.offload,
+    )
