@@ -5,6 +5,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from tagging.long_text import Rule
+
 Decision = Literal["apply", "suggest", "abstain"]
 CacheTier = Literal["none", "local", "shared", "pairs"]
 
@@ -44,6 +46,9 @@ class Answer(TypedDict):
     label_set: str | None
     label_set_digest: str
     model: AnsweringModel
+    long_text: Rule
+    windows: int | None
+    truncated: bool | None
     cache: CacheTier
     queue_ms: float
     infer_ms: float

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagging.errors import InvalidMessage, SettingsError, UnknownLabelSet
+from tagging.long_text import DEFAULT_OVERLAP, TRUNCATE, LongText, Overlap, Rule
 from tagging.text import normalise_label
 
 MAX_LABEL_CHARS: Final = 64
@@ -39,6 +40,7 @@ class LabelSet:
     multi_label: bool = False
     template: str | None = None
     policy: Policy = field(default_factory=Policy)
+    long_text: LongText = TRUNCATE
 
 
 class _LabelSetFile(BaseModel):
@@ -53,6 +55,8 @@ class _LabelSetFile(BaseModel):
     apply_at: Share = 0.5
     suggest_at: Share = 0.3
     thresholds: dict[str, Share] = {}
+    long_text: Rule = "truncate"
+    overlap: Overlap = DEFAULT_OVERLAP
 
 
 class LabelBook:
@@ -173,7 +177,14 @@ def _read_set(path: Path, *, max_labels: int) -> LabelSet:
     if raw.suggest_at > raw.apply_at:
         raise InvalidMessage(f"suggest_at {raw.suggest_at} is above apply_at {raw.apply_at}")
     policy = Policy(apply_at=raw.apply_at, suggest_at=raw.suggest_at, per_label=raw.thresholds)
-    return LabelSet(name=path.stem, labels=labels, multi_label=raw.multi_label, template=raw.template, policy=policy)
+    return LabelSet(
+        name=path.stem,
+        labels=labels,
+        multi_label=raw.multi_label,
+        template=raw.template,
+        policy=policy,
+        long_text=LongText(raw.long_text, raw.overlap),
+    )
 
 
 def _first_line(error: Exception) -> str:

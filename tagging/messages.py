@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagging.errors import InvalidMessage, UnsupportedVersion
 from tagging.labels import LabelBook, LabelSet, Policy, check_labels
+from tagging.long_text import DEFAULT_OVERLAP, TRUNCATE, LongText, Overlap, Rule
 from tagging.names import KIND_OF_TASK, Kind
 from tagging.text import clean
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 MAX_TEXT_CHARS: Final = 20_000
 MAX_LABELS: Final = 10
 MAX_ITEMS: Final = 512
@@ -50,6 +51,14 @@ class _Question(BaseModel):
     multi_label: bool | None = Field(None, description="Score each label by itself. Default: false, or the set's.")
     template: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="Hypothesis with one `{}` for the label. Default: the label set's, then the model's."
+    )
+    long_text: Rule | None = Field(
+        None,
+        description="Of a text longer than the model reads: only what fits (`truncate`), or all of it in windows, of "
+        "which the one that speaks most for a label counts (`max`) or the mean (`mean`). Default: the label set's.",
+    )
+    overlap: Overlap | None = Field(
+        None, description=f"Tokens that neighbouring windows share. Default: the label set's, {DEFAULT_OVERLAP}."
     )
     model: Name | None = Field(None, description="Model to be asked; a worker that serves another one parks the task.")
     write_back: WriteBack | None = None
@@ -113,6 +122,7 @@ class TagTask:
     multi_label: bool
     template: str
     policy: Policy
+    long_text: LongText = TRUNCATE
     write_back: WriteBack | None = None
 
     @property
@@ -201,6 +211,7 @@ class Decoder:
             multi_label=asked.multi_label if multi is None else multi,
             template=check_template(own.template or shared.template or asked.template or self.default_template),
             policy=asked.policy,
+            long_text=_long_text(own, shared, asked),
             write_back=own.write_back or shared.write_back,
         )
 
@@ -226,6 +237,14 @@ class Decoder:
         return LabelSet(
             name="", labels=check_labels(asked.labels, max_labels=self.limits.max_labels), policy=self.policy
         )
+
+
+def _long_text(own: _Question, shared: _Question, asked: LabelSet) -> LongText:
+    rule = own.long_text or shared.long_text or asked.long_text.rule
+    overlap = own.overlap if own.overlap is not None else shared.overlap
+    if rule == "truncate":
+        return TRUNCATE  # an overlap makes no difference, and what is the same has to be equal
+    return LongText(rule, asked.long_text.overlap if overlap is None else overlap)
 
 
 @lru_cache(maxsize=1024)

@@ -80,6 +80,15 @@ class ModelSettings(_Section):
     max_tokens_per_pass: int = Field(
         0, ge=0, description="Padded tokens that the device computes at once; 0: by device."
     )
+    max_length: int = Field(0, ge=0, description="Tokens where a pair is cut; 0: as many as the model reads.")
+    attention: Literal["auto", "packed", "padded"] = Field(
+        "auto", description="packed: no padding is computed; auto: packed where the device has kernels for it."
+    )
+    cuda_graphs: bool = Field(True, description="GPU, padded attention: small passes are recorded once and replayed.")
+    max_memory_mb: int = Field(0, ge=0, description="GPU memory that the engine may take; 0: all there is.")
+    offload: Literal["none", "layers"] = Field(
+        "none", description="layers: a GPU smaller than the model; layers stay in the machine's memory and visit it."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the engine; 0: as many as the cores it may use.")
     cache_dir: str = Field("~/.cache/tagmill", description="Converted and downloaded checkpoints.")
     protect_special_tokens: bool = Field(
@@ -357,6 +366,10 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"labels.suggest_at {s.labels.suggest_at} is above labels.apply_at {s.labels.apply_at}; set it lower"
     if s.retries.backoff_s > s.retries.backoff_max_s:
         yield f"retries.backoff_s {s.retries.backoff_s} is above retries.backoff_max_s {s.retries.backoff_max_s}"
+    if s.model.device == "cpu":
+        for name, value in (("max_memory_mb", s.model.max_memory_mb), ("offload", s.model.offload)):
+            if value not in (0, "none"):
+                yield f"model.{name} is {value}, which is for GPUs, but model.device is cpu; leave it out"
     longest_s = s.batching.drain_s + 2 * s.model.timeout_s
     if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
         yield (

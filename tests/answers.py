@@ -44,7 +44,7 @@ def stored(
 def answer(task: TagTask, *, fingerprint: str = "demo-1", score: float = 0.9) -> Answer:
     """An answer that applies the task's first label."""
     return {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "id": task.id,
         "kind": task.kind,
         "source": task.source,
@@ -59,6 +59,9 @@ def answer(task: TagTask, *, fingerprint: str = "demo-1", score: float = 0.9) ->
         "label_set": task.label_set,
         "label_set_digest": label_set_digest(task.hypotheses),
         "model": {"name": "demo", "revision": "1", "fingerprint": fingerprint, "precision": "float32"},
+        "long_text": task.long_text.rule,
+        "windows": 1,
+        "truncated": False,
         "cache": "none",
         "queue_ms": 1.0,
         "infer_ms": 2.0,

@@ -140,6 +140,7 @@ def build_engine(loaded: Loaded) -> Engine:
         ModelRefused: The checkpoint cannot be served.
     """
     from workers.engines.build import build_engine as build
+    from workers.engines.options import options_of
 
     model = loaded.settings.model
     return build(
@@ -147,7 +148,9 @@ def build_engine(loaded: Loaded) -> Engine:
         device=model.device,
         precision=None if model.precision == "auto" else model.precision,
         max_tokens=model.max_tokens_per_pass or None,
+        max_length=model.max_length or None,
         threads=model.threads or None,
+        options=options_of(model),
         exact=not model.protect_special_tokens,
         cache_dir=Path(model.cache_dir).expanduser(),
         catalogue=loaded.config_dir / "models.toml",

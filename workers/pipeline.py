@@ -270,12 +270,13 @@ class Pipeline:
         self._meter.observe(INFERENCE_SECONDS, self._clock() - began)
         work.device_ms += entailment.device_ms
         work.padded_tokens += entailment.padded_tokens
-        logits, tokens = iter(entailment.logits), iter(entailment.tokens)
+        logits, tokens, readings = iter(entailment.logits), iter(entailment.tokens), iter(entailment.readings)
         for premise, digests in asked:
             n = len(digests)
             premise.compute(
                 dict(zip(digests, islice(logits, n), strict=True)), dict(zip(digests, islice(tokens, n), strict=True))
             )
+            premise.readings += islice(readings, n)
 
     def _isolate(self, premises: Sequence[Premise], work: Work, cause: EngineError) -> None:
         if len(premises) == 1:
@@ -324,6 +325,7 @@ class Pipeline:
     ) -> Answer:
         task = question.task
         cache = _cache(question.answered_by)
+        readings = question.asked.premise.readings
         scores = scoring.score(question.logits, multi_label=task.multi_label)
         tags = scoring.decide(task.labels, scores, multi_label=task.multi_label, policy=task.policy)
         return Answer(
@@ -342,6 +344,9 @@ class Pipeline:
             label_set=task.label_set,
             label_set_digest=label_set_digest(task.hypotheses, pepper=self._pepper),
             model=model,
+            long_text=task.long_text.rule,
+            windows=max((reading.windows for reading in readings), default=None),
+            truncated=any(reading.truncated for reading in readings) if readings else None,
             cache=cache,
             queue_ms=round(queue_ms, 3),
             infer_ms=round(infer_ms, 3) if cache in ("none", "pairs") else 0.0,
@@ -416,11 +421,11 @@ class Pipeline:
 
 def _name_for_caches(model: ModelInfo) -> str:
     """Everything about the model that its logits depend on."""
-    return f"{model.fingerprint[:16]}.{model.precision}.{model.max_length}"
+    return f"{model.fingerprint[:16]}.{model.precision}.{model.max_length}{'.exact' if model.exact else ''}"
 
 
 def _question(delivery: Delivery, task: TagTask, premises: Premises) -> Question:
-    return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses))
+    return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses, task.long_text))
 
 
 def _entries(contents: list[Entry] | InvalidMessage) -> list[Entry]:
@@ -461,7 +466,7 @@ def _cause(error: EngineError) -> str:
 def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:
     for premise, digests in asked:
         for digest in digests:
-            yield Pair(premise.text, premise.hypotheses[digest])
+            yield Pair(premise.text, premise.hypotheses[digest], premise.long_text)
 
 
 def _count_sources(sources: Mapping[bytes, str], digests: Iterable[bytes], first: Collection[bytes]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tagging.answers import Answer
+from tagging.long_text import TRUNCATE, LongText
 from tagging.messages import TagTask
 from workers.metrics import Metric
 
@@ -14,6 +15,7 @@ class Pair(NamedTuple):
 
     text: str
     hypothesis: str
+    long_text: LongText = TRUNCATE
 
 
 class Logit(NamedTuple):
@@ -35,6 +37,8 @@ class ModelInfo:
     device: str
     max_length: int
     template: str
+    exact: bool = False
+    """Whether a special token that is typed in a text becomes one, as with ModelScope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,16 @@ class Entailment:
     padded_tokens: int
     """Tokens that the passes computed in all, padding included."""
     device_ms: float
+    readings: list["Reading"]
+    """One a pair."""
+
+
+class Reading(NamedTuple):
+    """How much of a pair the model has read."""
+
+    windows: int
+    """1 where it fitted or was truncated."""
+    truncated: bool
 
 
 class Engine(Protocol):
@@ -62,7 +76,7 @@ class Engine(Protocol):
         """Entailment and contradiction logits of each (text, hypothesis) pair.
 
         Args:
-            pairs: ``n`` pairs; the longer side is truncated first, to ``info.max_length`` tokens in all.
+            pairs: ``n`` pairs. One of more than ``info.max_length`` tokens is read as its ``long_text`` says.
 
         Raises:
             DeviceOutOfMemory: The batch did not fit; nothing was scored and a smaller one may.

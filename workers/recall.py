@@ -18,8 +18,9 @@ import structlog
 
 from tagging.digests import hypothesis_digests, text_digest
 from tagging.errors import EngineError
+from tagging.long_text import TRUNCATE, LongText, name_of
 from workers.metrics import SINGLE_FLIGHT_SECONDS
-from workers.ports import KnownPairs, Logit, Meter, PairCache, SharedPairCache, TextKey, WantedPairs
+from workers.ports import KnownPairs, Logit, Meter, PairCache, Reading, SharedPairCache, TextKey, WantedPairs
 
 log = structlog.get_logger()
 
@@ -41,10 +42,13 @@ class Premise:
     text: str
     hypotheses: Mapping[bytes, str]
     """By digest, as are all of these."""
+    long_text: LongText = TRUNCATE
     logits: Mapping[bytes, Logit] = field(default_factory=dict)
     sources: Mapping[bytes, Source] = field(default_factory=dict)
     tokens: Mapping[bytes, int] = field(default_factory=dict)
     """Of the pairs that were computed for this batch, without padding."""
+    readings: list[Reading] = field(default_factory=list)
+    """How the device read the pairs that were computed for this batch."""
     promised: Collection[bytes] = ()
     """What another worker is computing; not asked of the device as long as it stands here."""
     unshared: Mapping[bytes, Logit] = field(default_factory=dict)
@@ -107,15 +111,16 @@ class Premises:
     def __init__(self, *, model: str, pepper: str) -> None:
         self._model = model
         self._pepper = pepper
-        self._by_text: dict[str, Premise] = {}
+        self._by_text: dict[tuple[str, LongText], Premise] = {}
 
-    def ask(self, text: str, hypotheses: tuple[str, ...]) -> Asked:
+    def ask(self, text: str, hypotheses: tuple[str, ...], long_text: LongText = TRUNCATE) -> Asked:
         """Note that the batch asks this."""
         asked = hypothesis_digests(hypotheses, pepper=self._pepper)
-        premise = self._by_text.get(text)
+        premise = self._by_text.get((text, long_text))
         if premise is None:
-            key = TextKey(self._model, text_digest(text, pepper=self._pepper))
-            premise = self._by_text[text] = Premise(key=key, text=text, hypotheses=asked)
+            key = TextKey(self._model + name_of(long_text), text_digest(text, pepper=self._pepper))
+            premise = Premise(key=key, text=text, hypotheses=asked, long_text=long_text)
+            self._by_text[text, long_text] = premise
             return Asked(premise, asked, asked)
         first = {digest: asked[digest] for digest in asked if digest not in premise.hypotheses}
         premise.ask(first)

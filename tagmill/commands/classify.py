@@ -12,6 +12,7 @@ import click
 
 from tagging.errors import InvalidMessage, TagmillError
 from tagging.labels import LabelBook, Policy
+from tagging.long_text import TRUNCATE, LongText
 from tagging.messages import Decoder
 from tagging.names import TAG_TICKET
 from tagging.settings import Loaded, load
@@ -20,6 +21,7 @@ from tagmill.commands.enqueue import split_labels, summary
 if TYPE_CHECKING:
     from workers.ports import Engine
 
+_FIELDS: Final = ("text", "labels", "label_set", "multi_label", "template", "long_text", "overlap")
 _WINDOW: Final = 256
 """Lines scored together: enough to sort by length, few enough to see answers come."""
 
@@ -33,6 +35,7 @@ class Question:
     hypotheses: Sequence[str]
     multi_label: bool
     policy: Policy
+    long_text: LongText = TRUNCATE
 
 
 @click.command()
@@ -49,7 +52,7 @@ class Question:
 def command(
     texts: TextIO, model: str, precision: str | None, device: str, exact: bool, as_json: bool, **given: Any
 ) -> None:
-    """Score the texts in FILE: JSON lines {"text", "labels"|"label_set"?, "multi_label"?, "template"?}.
+    """Score the texts in FILE: JSON lines {"text", "labels"|"label_set"?, "multi_label"?, "template"?, "long_text"?}.
 
     Standard input by default.
 
@@ -88,9 +91,7 @@ class _Careful:
         Raises:
             InvalidMessage: What is wrong with it.
         """
-        message: dict[str, Any] = {
-            name: line[name] for name in ("text", "labels", "label_set", "multi_label", "template") if name in line
-        }
+        message: dict[str, Any] = {name: line[name] for name in _FIELDS if name in line}
         if "labels" not in message and "label_set" not in message:
             message |= _labels_given(self._given)
         if self._given["multi_label"]:
@@ -104,6 +105,7 @@ class _Careful:
             hypotheses=task.hypotheses,
             multi_label=task.multi_label,
             policy=task.policy,
+            long_text=task.long_text,
         )
 
 
@@ -140,6 +142,7 @@ class _Exact:
 
 def _open(loaded: Loaded, *, model: str, precision: str | None, device: str, exact: bool) -> "Engine":
     from workers.engines.build import build_engine
+    from workers.engines.options import options_of
 
     settings = loaded.settings.model
     wanted = precision or (None if settings.precision == "auto" else settings.precision)
@@ -148,7 +151,9 @@ def _open(loaded: Loaded, *, model: str, precision: str | None, device: str, exa
         device=device or settings.device,
         precision=wanted,
         max_tokens=settings.max_tokens_per_pass or None,
+        max_length=settings.max_length or None,
         threads=settings.threads or None,
+        options=options_of(settings),
         exact=exact or not settings.protect_special_tokens,
         cache_dir=Path(settings.cache_dir).expanduser(),
         catalogue=loaded.config_dir / "models.toml",
@@ -179,7 +184,7 @@ def _read(reader: "_Careful | _Exact", line: str) -> Question | InvalidMessage:
 def _score(engine: "Engine", read: Sequence[Question | InvalidMessage]) -> Iterator[dict[str, Any]]:
     from workers.ports import Pair
 
-    pairs = [Pair(q.text, h) for q in read if isinstance(q, Question) for h in q.hypotheses]
+    pairs = [Pair(q.text, h, q.long_text) for q in read if isinstance(q, Question) for h in q.hypotheses]
     try:
         logits = iter(engine.entail(pairs).logits)
     except TagmillError as e:

@@ -1,5 +1,9 @@
 """``tagmill models``: the models of the catalogue."""
 
+import json
+import resource
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -64,6 +68,38 @@ def convert(checkpoint: Path) -> None:
 
     cache = Path(load().settings.model.cache_dir).expanduser()
     click.echo(convert_checkpoint(read_checkpoint(checkpoint), cache / "converted"))
+
+
+@command.command()
+@click.argument("name", default="")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(name: str, as_json: bool) -> None:
+    """Load a model as a worker would, and say what it is and what that took.
+
+    NAME is model.name by default. load_s is the time to a passed self-test, imports included; peak_rss_mb is the
+    process's largest resident memory so far, pages of the mapped weights included.
+    """
+    started = time.perf_counter()
+    from workers.app import build_engine
+
+    engine = build_engine(_here(load(), name))
+    report = {
+        **asdict(engine.info),
+        "load_s": round(time.perf_counter() - started, 2),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    engine.close()
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+        return
+    for key, value in report.items():
+        click.echo(f"{key:<12} {value}")
+
+
+def _here(loaded: Loaded, name: str) -> Loaded:
+    """The settings with this model, in this process."""
+    model = loaded.settings.model.model_copy(update={"isolate": False} | ({"name": name} if name else {}))
+    return replace(loaded, settings=loaded.settings.model_copy(update={"model": model}))
 
 
 def _folder(loaded: Loaded) -> Path:

@@ -11,7 +11,9 @@ import torch
 from tests.engine.checkpoints import VARIANTS, make_checkpoint
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
-from workers.engines.structbert import NliEngine
+from workers.engines.nli import NliEngine
+from workers.engines.tokenizing import PairEncoder
+from workers.engines.torch_network import TorchNetwork
 from workers.ports import ModelInfo
 
 
@@ -56,6 +58,8 @@ def open_engine(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Calla
             template=checkpoint.template or "{}",
         )
         directory = convert(checkpoint, cache_dir)
-        return NliEngine(directory, info=info, device="cpu", max_tokens=max_tokens, exact=exact)
+        encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
+        network = TorchNetwork(directory, device="cpu", precision=precision)
+        return NliEngine(encoder, network, info=info, max_tokens=max_tokens)
 
     return engine

@@ -12,8 +12,8 @@ import torch
 
 from tagging.errors import ModelRefused
 from workers.engines.build import build_engine, child_environment
+from workers.engines.nli import NliEngine
 from workers.engines.revival import RevivedEngine
-from workers.engines.structbert import NliEngine
 from workers.ports import Pair
 
 CANDIDATES = [
@@ -63,6 +63,20 @@ def test_a_directory_is_served_under_its_own_name_and_template(
     assert (info.name, info.revision, info.family, info.template) == ("short", "local", "nli", "{}")
     assert (info.max_length, info.precision, info.device) == (48, "float32", "cpu")
     assert len(info.fingerprint) == 64
+
+
+def test_pairs_may_be_cut_shorter_than_the_model_reads(checkpoint_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    engine = build_engine(str(checkpoint_dir("plain")), max_length=40, in_process=True, check=False, cache_dir=tmp_path)
+    assert engine.info.max_length == 40
+    assert engine.entail([Pair("快递" * 100, "物流")]).tokens == [40]
+
+
+@pytest.mark.parametrize("max_length", [7, 49])
+def test_a_length_that_the_model_does_not_read_is_refused(
+    checkpoint_dir: Callable[[str], Path], tmp_path: Path, max_length: int
+) -> None:
+    with pytest.raises(ModelRefused, match=f"max_length is {max_length}, expected 8 to 48"):
+        build_engine(str(checkpoint_dir("short")), max_length=max_length, in_process=True, cache_dir=tmp_path)
 
 
 def test_a_process_answers_as_the_engine_itself(

@@ -10,7 +10,7 @@ import pytest
 from tagging.errors import ModelRefused
 from workers.engines.fake import FakeEngine
 from workers.engines.self_test import self_test, warm_up
-from workers.ports import Entailment, Logit, Pair
+from workers.ports import Entailment, Logit, Pair, Reading
 
 ENTAILED, CONTRADICTED = Pair("快递没有送到", "物流"), Pair("快递没有送到", "登录")
 
@@ -26,7 +26,13 @@ class Scripted(FakeEngine):
     def entail(self, pairs: Sequence[Pair]) -> Entailment:
         self.asked += pairs
         logits = [self._script.get(pair, Logit(0.0, 0.0)) for pair in pairs]
-        return Entailment(logits=logits, tokens=[1] * len(pairs), padded_tokens=len(pairs), device_ms=0.0)
+        return Entailment(
+            logits=logits,
+            tokens=[1] * len(pairs),
+            padded_tokens=len(pairs),
+            device_ms=0.0,
+            readings=[Reading(windows=1, truncated=False)] * len(pairs),
+        )
 
 
 def check(yes: Logit, no: Logit) -> None:

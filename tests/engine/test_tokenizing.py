@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
 
 from tests.engine.reference import Reference
-from workers.engines.tokenizing import FAST, Encoded, PairEncoder, cuts, stack
+from workers.engines.tokenizing import FAST, Encoded, PairEncoder, Remembered, cuts, pack
 from workers.ports import Pair
 
 SPECIALS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
@@ -88,9 +89,9 @@ def test_without_typed_special_tokens_protection_changes_nothing(
 @settings(max_examples=200, deadline=None)
 def test_a_protected_text_has_no_special_token_but_ours(protected: PairEncoder, text: str, hypothesis: str) -> None:
     encoded = protected.encode([Pair(text, hypothesis)])[0]
-    inner = encoded.ids[1 : encoded.first - 1] + encoded.ids[encoded.first : -1]
+    inner = encoded.text.tolist()[1:-1] + encoded.hypothesis.tolist()[:-1]
     assert encoded.ids[0] == CLS
-    assert encoded.ids[encoded.first - 1] == encoded.ids[-1] == SEP
+    assert encoded.text[-1] == encoded.hypothesis[-1] == SEP
     assert not {SPECIALS[name] for name in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")} & set(inner)
 
 
@@ -109,15 +110,26 @@ def test_empty_sides_keep_their_separators(exact: PairEncoder) -> None:
 
 def test_segment_one_begins_after_the_texts_separator(exact: PairEncoder) -> None:
     encoded = exact.encode([Pair("快递", "物流")])[0]
-    assert encoded.first == len("快递") + 2
-    assert encoded.ids[encoded.first - 1] == SEP
+    assert (len(encoded.text), len(encoded.hypothesis)) == (len("快递") + 2, len("物流") + 1)
+    assert pack([encoded]).segments.tolist() == [0] * 4 + [1] * 3
 
 
-def test_stacked_pairs_are_padded_at_their_end() -> None:
-    stacked = stack([Encoded([2, 7, 3, 8, 3], 3), Encoded([2, 3, 9, 3], 2)], pad_id=0)
-    assert stacked.ids.tolist() == [[2, 7, 3, 8, 3], [2, 3, 9, 3, 0]]
-    assert stacked.segments.tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
-    assert stacked.present.tolist() == [[True] * 5, [True] * 4 + [False]]
+def test_packed_pairs_lie_end_to_end() -> None:
+    rows = pack([Encoded(_ids(2, 7, 3), _ids(8, 3)), Encoded(_ids(2, 3), _ids(9, 3))])
+    assert rows.ids.tolist() == [2, 7, 3, 8, 3, 2, 3, 9, 3]
+    assert rows.segments.tolist() == [0, 0, 0, 1, 1, 0, 0, 1, 1]
+    assert rows.lengths.tolist() == [5, 4]
+
+
+def test_of_the_hypotheses_the_last_used_are_remembered() -> None:
+    remembered = Remembered(2)
+    remembered.update({"a": _ids(1), "b": _ids(2)})
+    remembered.update({"a": _ids(1), "c": _ids(3)})
+    assert [remembered.get(string) is not None for string in "abc"] == [True, False, True]
+
+
+def _ids(*ids: int) -> np.ndarray:
+    return np.array(ids, dtype=np.int32)
 
 
 @pytest.mark.parametrize(

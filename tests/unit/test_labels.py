@@ -6,6 +6,7 @@ import pytest
 
 from tagging.errors import InvalidMessage, SettingsError, UnknownLabelSet
 from tagging.labels import LabelBook, check_labels, near_duplicates
+from tagging.long_text import TRUNCATE, LongText
 
 
 def test_labels_are_trimmed_and_keep_their_order() -> None:
@@ -42,6 +43,14 @@ def test_a_book_is_read_from_its_folder(tmp_path: Path) -> None:
     support = LabelBook.load(tmp_path, max_labels=10).get("support")
     assert (support.labels, support.multi_label) == (("a", "b"), True)
     assert (support.policy.apply_at, dict(support.policy.per_label)) == (0.8, {"a": 0.9})
+
+
+def test_a_set_may_have_long_texts_read_in_windows(tmp_path: Path) -> None:
+    (tmp_path / "plain.toml").write_text('labels = ["a"]')
+    (tmp_path / "reports.toml").write_text('labels = ["a"]\nlong_text = "mean"\noverlap = 32')
+    book = LabelBook.load(tmp_path, max_labels=9)
+    assert book.get("plain").long_text == TRUNCATE
+    assert book.get("reports").long_text == LongText("mean", 32)
 
 
 def test_a_book_names_every_file_that_is_wrong(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tagging.errors import InvalidMessage, UnknownLabelSet, UnsupportedVersion
 from tagging.labels import LabelBook, LabelSet, Policy
+from tagging.long_text import LongText
 from tagging.messages import MAX_TEXT_CHARS, Decoder, Limits, TagTask, body_of, check_template, json_schemas
 from tagging.names import TAG_COMMENT, TAG_TICKET
 
@@ -18,7 +19,8 @@ SUPPORT = LabelSet(
     template="This is about {}.",
     policy=Policy(apply_at=0.9),
 )
-DECODER = Decoder(book=LabelBook([SUPPORT]), model="demo", default_template="{}", limits=Limits(max_items=3))
+REPORTS = LabelSet(name="reports", labels=("billing", "login"), long_text=LongText("mean", 32))
+DECODER = Decoder(book=LabelBook([SUPPORT, REPORTS]), model="demo", default_template="{}", limits=Limits(max_items=3))
 GOOD: dict[str, Any] = {"text": "charged twice", "labels": ["billing", "login"]}
 
 
@@ -49,8 +51,27 @@ def test_the_message_overrides_its_label_set() -> None:
     assert (task.multi_label, task.template) == (False, "{}?")
 
 
+def test_long_texts_are_truncated_unless_the_message_or_its_label_set_says_otherwise() -> None:
+    assert decoded().long_text == LongText("truncate", 64)
+    assert decoded(long_text="max").long_text == LongText("max", 64)
+    assert decoded(labels=None, label_set="reports").long_text == LongText("mean", 32)
+    assert decoded(labels=None, label_set="reports", overlap=0).long_text == LongText("mean", 0)
+    assert decoded(labels=None, label_set="reports", long_text="max").long_text == LongText("max", 32)
+
+
+def test_an_overlap_makes_no_difference_where_texts_are_truncated() -> None:
+    assert decoded(overlap=8).long_text == decoded().long_text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("long_text", "sum"), ("overlap", -1), ("overlap", 257), ("overlap", 1.5)]
+)
+def test_another_rule_or_overlap_is_refused_by_its_name(field: str, value: object) -> None:
+    assert refused(**{field: value}).startswith(f"{field}: ")
+
+
 def test_an_unknown_label_set_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownLabelSet, match="no label set 'sales'; this worker knows: support"):
+    with pytest.raises(UnknownLabelSet, match="no label set 'sales'; this worker knows: reports, support"):
         decoded(labels=None, label_set="sales")
 
 

@@ -64,6 +64,7 @@ class Insane(FakeEngine):
             tokens=well.tokens,
             padded_tokens=well.padded_tokens,
             device_ms=well.device_ms,
+            readings=well.readings,
         )
 
 
@@ -131,6 +132,21 @@ def test_the_same_text_twice_in_a_batch_is_asked_once() -> None:
     first, second = bench.run(message("same", id_="1"), message("same", id_="2"))
     assert tagged(first)["scores"] == tagged(second)["scores"]
     assert engine.passes == [[Pair("same", "billing"), Pair("same", "login")]]
+
+
+def test_an_answer_says_how_a_long_text_was_read() -> None:
+    long = "x" * 1000
+    verdicts = Bench().run(message("short"), message(long), message(long, id_="windows", long_text="max", overlap=0))
+    read = [(a["long_text"], a["windows"], a["truncated"]) for a in map(tagged, verdicts)]
+    assert read == [("truncate", 1, False), ("truncate", 1, True), ("max", 2, False)]
+
+
+def test_a_cache_keeps_apart_what_was_read_differently() -> None:
+    bench = Bench(engine := Poisoned())
+    for rule in ("truncate", "max", "mean", "max"):
+        (verdict,) = bench.run(message("a long text", long_text=rule))
+    assert len(engine.asked) == 3 * len(LABELS)
+    assert (tagged(verdict)["cache"], tagged(verdict)["windows"], tagged(verdict)["truncated"]) == ("local", None, None)
 
 
 @pytest.mark.parametrize("place", range(7))

@@ -61,6 +61,14 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
         ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
         ({"TAGMILL_LABELS__SUGGEST_AT": "0.9"}, "labels.suggest_at 0.9 is above labels.apply_at 0.5"),
         ({"TAGMILL_RETRIES__BACKOFF_S": "99"}, "retries.backoff_s 99.0 is above retries.backoff_max_s 60.0"),
+        (
+            {"TAGMILL_MODEL__DEVICE": "cpu", "TAGMILL_MODEL__MAX_MEMORY_MB": "4096"},
+            "model.max_memory_mb is 4096, which is for GPUs",
+        ),
+        (
+            {"TAGMILL_MODEL__DEVICE": "cpu", "TAGMILL_MODEL__OFFLOAD": "layers"},
+            "model.offload is layers, which is for GPUs",
+        ),
         ({"TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "60"}, "it would come back while it runs"),
     ],
 )

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tagging.errors import ModelRefused
 from workers.engines.catalogue import MODELS_TOML, cache_root, load_catalogue, resolve
+from workers.engines.checkpoint import SHORTEST
 from workers.engines.fake import fake_engine, is_fake
+from workers.engines.options import DEFAULT, TorchOptions
 from workers.engines.process import EngineProcess
 from workers.engines.revival import RevivedEngine
 from workers.ports import Engine, ModelInfo, Pair
@@ -24,7 +26,9 @@ def build_engine(
     device: str = "cpu",
     precision: str | None = None,
     max_tokens: int | None = None,
+    max_length: int | None = None,
     threads: int | None = None,
+    options: TorchOptions = DEFAULT,
     exact: bool = False,
     cache_dir: Path | None = None,
     catalogue: Path = MODELS_TOML,
@@ -38,8 +42,10 @@ def build_engine(
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
         precision: float32, bfloat16, float16 or int8; None chooses float16 on a GPU and float32 on a CPU.
-        max_tokens: Padded tokens of one pass; None chooses by the device.
+        max_tokens: Tokens of one pass; None chooses by the device.
+        max_length: Tokens where pairs are cut; None for the model's own, which cannot be exceeded.
         threads: CPU threads of the engine; None leaves it to torch.
+        options: How torch computes.
         exact: Treat special tokens in texts as ModelScope does, for comparing with it.
         cache_dir: Holds `models/` (fetched) and `converted/`.
         in_process: Load it here instead of in a process of its own.
@@ -57,7 +63,9 @@ def build_engine(
         device=device,
         precision=precision,
         max_tokens=max_tokens,
+        max_length=max_length,
         threads=threads,
+        options=options,
         exact=exact,
         cache_dir=cache_dir,
         catalogue=catalogue,
@@ -80,7 +88,9 @@ def load_engine(
     device: str,
     precision: str | None,
     max_tokens: int | None,
+    max_length: int | None,
     threads: int | None,
+    options: TorchOptions,
     exact: bool,
     cache_dir: Path | None,
     catalogue: Path,
@@ -95,8 +105,10 @@ def load_engine(
     from workers.engines.conversion import convert
     from workers.engines.device import choose_device, default_precision, set_threads
     from workers.engines.fetch import verified_revision
+    from workers.engines.nli import NliEngine
     from workers.engines.self_test import self_test, warm_up
-    from workers.engines.structbert import NliEngine
+    from workers.engines.tokenizing import PairEncoder
+    from workers.engines.torch_network import TorchNetwork
 
     if threads is not None:
         set_threads(threads)
@@ -114,18 +126,22 @@ def load_engine(
         family=found.entry.family,
         precision=precision or default_precision(device),
         device=device,
-        max_length=min(found.entry.max_length, checkpoint.max_length),
+        max_length=_max_length(max_length, own=min(found.entry.max_length, checkpoint.max_length)),
         template=checkpoint.template or found.entry.template,
-    )
-    engine = NliEngine(
-        convert(checkpoint, root / "converted"),
-        info=info,
-        device=open_as or device,
-        max_tokens=budget,
-        columns=(found.entry.entailment, found.entry.contradiction),
         exact=exact,
     )
+    directory = convert(checkpoint, root / "converted")
+    network = TorchNetwork(
+        directory,
+        device=open_as or device,
+        precision=info.precision,
+        columns=(found.entry.entailment, found.entry.contradiction),
+        options=options,
+    )
+    encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
+    engine = NliEngine(encoder, network, info=info, max_tokens=budget)
     if check:
+        network.warm_up(max_length=info.max_length, max_tokens=budget)
         warm_up(engine, max_tokens=budget if kind == "cuda" else 0)
         yes, no = (
             Pair(example.text, info.template.replace("{}", example.label))
@@ -133,6 +149,14 @@ def load_engine(
         )
         self_test(engine, entailed=yes, contradicted=no)
     return engine
+
+
+def _max_length(asked: int | None, *, own: int) -> int:
+    if asked is None:
+        return own
+    if not SHORTEST <= asked <= own:
+        raise ModelRefused(f"model.max_length is {asked}, expected {SHORTEST} to {own}, which is what the model reads.")
+    return asked
 
 
 def child_environment(device: str, threads: int | None, parent: Mapping[str, str]) -> dict[str, str]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from types import TracebackType
-from typing import Any, Self
 
 import torch
 
@@ -77,35 +74,3 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether every later call will fail, too: after a fault in a kernel, CUDA refuses this process for good."""
     return isinstance(error, torch.AcceleratorError)
-
-
-class DeviceClock:
-    """Milliseconds between entering and leaving, on the device's own clock where it has one."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.ms = 0.0
-        self._device = device
-        self._started = 0.0
-        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
-
-    def __enter__(self) -> Self:
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
-            event: Any = torch.cuda.Event
-            self._events = (event(enable_timing=True), event(enable_timing=True))
-            self._events[0].record()
-        self._started = time.perf_counter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            return
-        if self._events is None:
-            self.ms = (time.perf_counter() - self._started) * 1000
-            return
-        started, ended = self._events
-        ended.record()
-        ended.synchronize()
-        self.ms = started.elapsed_time(ended)

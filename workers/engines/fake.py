@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 from tagging.errors import DeviceOutOfMemory, EngineError, ModelRefused
 from workers.engines.passes import plan
-from workers.ports import Engine, Entailment, Logit, ModelInfo, Pair
+from workers.engines.windows import starts
+from workers.ports import Engine, Entailment, Logit, ModelInfo, Pair, Reading
 
 SPECIALS = 3
 _PREFIX = "fake"
@@ -64,6 +65,7 @@ class FakeEngine:
             tokens=tokens,
             padded_tokens=sum(len(indices) * max(tokens[index] for index in indices) for indices in passes),
             device_ms=self._pass_s * len(passes) * 1000,
+            readings=[_reading(pair, self._info.max_length) for pair in pairs],
         )
 
     def close(self) -> None:
@@ -105,7 +107,11 @@ class FailingEngine:
             for pair, logit in zip(pairs, answer.logits, strict=True)
         ]
         return Entailment(
-            logits=logits, tokens=answer.tokens, padded_tokens=answer.padded_tokens, device_ms=answer.device_ms
+            logits=logits,
+            tokens=answer.tokens,
+            padded_tokens=answer.padded_tokens,
+            device_ms=answer.device_ms,
+            readings=answer.readings,
         )
 
     def close(self) -> None:
@@ -122,6 +128,14 @@ class FailingEngine:
             return None
         self._ordered[text] += 1
         return order if times is None or self._ordered[text] <= float(times) else None
+
+
+def _reading(pair: Pair, max_length: int) -> Reading:
+    """As an engine would read it to which a character is a token."""
+    room = max_length - len(pair.hypothesis) - SPECIALS
+    if len(pair.text) <= room or pair.long_text.rule == "truncate":
+        return Reading(windows=1, truncated=len(pair.text) > room)
+    return Reading(windows=len(starts(len(pair.text), room=room, overlap=pair.long_text.overlap)), truncated=False)
 
 
 def is_fake(model: str) -> bool:
@@ -152,7 +166,7 @@ def fake_logit(pair: Pair) -> Logit:
 
 
 def _logits(pairs: Sequence[Pair]) -> list[Logit]:
-    sums = {side: zlib.crc32(side.encode("utf-8", "surrogatepass")) for pair in pairs for side in pair}
+    sums = {side: zlib.crc32(side.encode("utf-8", "surrogatepass")) for pair in pairs for side in pair[:2]}
     mixed = (_mix(sums[pair.text], sums[pair.hypothesis]) for pair in pairs)
     return [Logit((checksum >> 16) / 8192 - 4, (checksum & 0xFFFF) / 8192 - 4) for checksum in mixed]
 

@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from tagging.errors import EngineDied, EngineError
+from tagging.long_text import LongText
 from workers.engines.serving import ERRORS, Reply, serve, unpack
 from workers.ports import Entailment, ModelInfo, Pair
 
@@ -78,7 +79,8 @@ class EngineProcess:
         """
         with self._lock:
             try:
-                return unpack(self._ask([tuple(pair) for pair in pairs], self._timeout_s))
+                request = [(pair.text, pair.hypothesis, pair.long_text) for pair in pairs]
+                return unpack(self._ask(request, self._timeout_s))
             except EngineError:
                 raise
             except BaseException:
@@ -136,7 +138,7 @@ class EngineProcess:
         atexit.unregister(self.close)
         atexit.register(self.close)
 
-    def _ask(self, request: list[tuple[str, ...]], timeout_s: float) -> Reply:
+    def _ask(self, request: list[tuple[str, str, LongText]], timeout_s: float) -> Reply:
         if self._pipe is None:
             raise EngineDied(f"the engine process is gone ({self._death}); restart it")
         try:

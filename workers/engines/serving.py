@@ -13,13 +13,15 @@ import traceback
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from itertools import chain
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
-from workers.ports import Engine, Entailment, Logit, Pair
+from tagging.long_text import LongText
+from workers.ports import Engine, Entailment, Logit, Pair, Reading
 
 ERRORS: dict[str, type[Exception]] = {
     error.__name__: error for error in (ModelRefused, EngineError, DeviceOutOfMemory, EngineDied)
@@ -58,22 +60,25 @@ def locate(dotted: str) -> Callable[..., Engine]:
 
 def unpack(reply: Reply) -> Entailment:
     """What `_scored` packed."""
-    _, logits, tokens, padded_tokens, device_ms = reply
+    _, logits, tokens, padded_tokens, device_ms, readings = reply
     values = array("f")
     values.frombytes(logits)
     counts = array("I")
     counts.frombytes(tokens)
+    read = array("I")
+    read.frombytes(readings)
     return Entailment(
         logits=[Logit(*row) for row in zip(values[::2], values[1::2], strict=True)],
         tokens=counts.tolist(),
         padded_tokens=padded_tokens,
         device_ms=device_ms,
+        readings=[Reading(n, bool(cut)) for n, cut in zip(read[::2], read[1::2], strict=True)],
     )
 
 
 def _answer_all(pipe: Connection, engine: Engine) -> None:
     while True:
-        request: Sequence[tuple[str, str]] | None = pipe.recv()
+        request: Sequence[tuple[str, str, LongText]] | None = pipe.recv()
         if request is None:
             return
         try:
@@ -87,7 +92,15 @@ def _answer_all(pipe: Connection, engine: Engine) -> None:
 
 def _scored(answer: Entailment) -> Reply:
     values = array("f", [value for logit in answer.logits for value in logit])
-    return ("scored", values.tobytes(), array("I", answer.tokens).tobytes(), answer.padded_tokens, answer.device_ms)
+    tokens, readings = array("I", answer.tokens), array("I", chain.from_iterable(answer.readings))
+    return (
+        "scored",
+        values.tobytes(),
+        tokens.tobytes(),
+        answer.padded_tokens,
+        answer.device_ms,
+        readings.tobytes(),
+    )
 
 
 def _failure(error: Exception) -> Reply:

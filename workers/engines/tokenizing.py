@@ -8,8 +8,7 @@ however many pairs it is in; joining and truncating is ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import is_normalized
@@ -21,9 +20,9 @@ from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from workers.engines.checkpoint import SPECIAL_TOKENS
+from workers.engines.network import Packed
+from workers.engines.windows import starts
 from workers.ports import Pair
-
-SPECIALS = 3  # [CLS] text [SEP] hypothesis [SEP]
 
 # Whole ranges in which both tokenizers were compared on every code point, alone and between letters, marks and
 # ideographs (`tests/engine/test_tokenizing.py` repeats it). Unassigned and new code points differ, because each side
@@ -57,30 +56,33 @@ FAST = (
 _slow_character = re.compile("[^" + "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in FAST) + "]").search
 
 
+Ids = NDArray[np.int32]
+
+SPECIALS = 3  # [CLS] text [SEP] hypothesis [SEP]
+HYPOTHESES = 4096  # remembered; label sets are asked again and again
+
+
 class Encoded(NamedTuple):
-    """One pair as the model reads it."""
+    """One pair as the model reads it, in two pieces: pairs of one text share its piece."""
 
-    ids: list[int]
-    first: int  # tokens of segment 0: [CLS] text [SEP]
+    text: Ids  # [CLS] text [SEP], segment 0
+    hypothesis: Ids  # hypothesis [SEP], segment 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.text) + len(self.hypothesis)
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.text.tolist(), *self.hypothesis.tolist()]
 
 
-class Stacked(NamedTuple):
-    """Pairs side by side, each array of shape (pairs, tokens of the longest)."""
-
-    ids: NDArray[np.int64]
-    segments: NDArray[np.int64]
-    present: NDArray[np.bool_]  # False where a row is only padding
-
-
-def stack(encoded: Sequence[Encoded], *, pad_id: int) -> Stacked:
-    """The pairs padded to the longest of them."""
-    lengths = np.array([len(pair.ids) for pair in encoded])[:, None]
-    firsts = np.array([pair.first for pair in encoded])[:, None]
-    columns = np.arange(lengths.max())[None, :]
-    present = columns < lengths
-    ids = np.full(present.shape, pad_id, dtype=np.int64)
-    ids[present] = list(chain.from_iterable(pair.ids for pair in encoded))
-    return Stacked(ids, ((columns >= firsts) & present).astype(np.int64), present)
+def pack(encoded: Sequence[Encoded]) -> Packed:
+    """The pairs end to end, in their order."""
+    pieces = [piece for pair in encoded for piece in pair]
+    sizes = np.fromiter(map(len, pieces), dtype=np.int32, count=len(pieces))
+    segments = np.repeat(np.tile(np.array([0, 1], dtype=np.int32), len(encoded)), sizes)
+    return Packed(np.concatenate(pieces), segments, sizes.reshape(-1, 2).sum(axis=1, dtype=np.int32))
 
 
 class PairEncoder:
@@ -95,7 +97,6 @@ class PairEncoder:
 
     def __init__(self, directory: Path, *, max_length: int, protect_special_tokens: bool = True) -> None:
         python = BertTokenizerLegacy.from_pretrained(directory, local_files_only=True)
-        self.pad_id: int = python.pad_token_id
         self._max_length = max_length
         self._python = python
         self._rust = _rust_twin(python, protect_special_tokens=protect_special_tokens)
@@ -104,11 +105,52 @@ class PairEncoder:
         self._specials = re.compile("(" + "|".join(map(re.escape, python.all_special_tokens)) + ")")
         self._cls: int = python.cls_token_id
         self._sep: int = python.sep_token_id
+        self._remembered = Remembered(HYPOTHESES)
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoded]:
         """Token ids of each pair, same order."""
-        ids = self._ids({string for pair in pairs for string in pair})
-        return [self._join(ids[text], ids[hypothesis]) for text, hypothesis in pairs]
+        texts = self.texts({pair.text for pair in pairs})
+        hypotheses = self.hypotheses({pair.hypothesis for pair in pairs})
+        return [self.join(texts[pair.text], hypotheses[pair.hypothesis]) for pair in pairs]
+
+    def texts(self, strings: Iterable[str]) -> dict[str, Ids]:
+        """`[CLS] text [SEP]` of each, however long."""
+        return {string: _array([self._cls, *ids, self._sep]) for string, ids in self._ids(strings).items()}
+
+    def hypotheses(self, strings: Iterable[str]) -> dict[str, Ids]:
+        """`hypothesis [SEP]` of each, however long; those asked lately are remembered."""
+        known = {string: self._remembered.get(string) for string in strings}
+        new = self._ids(string for string, ids in known.items() if ids is None)
+        found = {string: ids for string, ids in known.items() if ids is not None}
+        found |= {string: _array([*ids, self._sep]) for string, ids in new.items()}
+        self._remembered.update(found)
+        return found
+
+    def join(self, text: Ids, hypothesis: Ids) -> Encoded:
+        """The pair of what `texts` and `hypotheses` gave, the longer side truncated first."""
+        excess = len(text) + len(hypothesis) - self._max_length
+        if excess <= 0:
+            return Encoded(text, hypothesis)
+        cut_text, cut_hypothesis = cuts(len(text) - 2, len(hypothesis) - 1, excess)
+        return Encoded(_shortened(text, cut_text), _shortened(hypothesis, cut_hypothesis))
+
+    def fits(self, text: Ids, hypothesis: Ids) -> bool:
+        """Whether the pair is read whole."""
+        return len(text) + len(hypothesis) <= self._max_length
+
+    def windows(self, text: Ids, hypothesis: Ids, *, overlap: int) -> list[Encoded]:
+        """All of the text, in pairs with the hypothesis that fit; see `workers.engines.windows`.
+
+        A hypothesis that would leave the text less than half the window is cut to half.
+        """
+        half = (self._max_length - SPECIALS) // 2
+        hypothesis = _shortened(hypothesis, max(0, len(hypothesis) - 1 - half))
+        inner = text[1:-1]
+        room = self._max_length - len(hypothesis) - 2
+        return [
+            Encoded(np.concatenate([text[:1], inner[start : start + room], text[-1:]]), hypothesis)
+            for start in starts(len(inner), room=room, overlap=overlap)
+        ]
 
     def _ids(self, strings: Iterable[str]) -> dict[str, list[int]]:
         slow: list[str] = []
@@ -140,12 +182,33 @@ class PairEncoder:
         # by word, where a final capital sigma comes out differently.
         return "".join(map(str.lower, string)) if self._lower else string
 
-    def _join(self, text: list[int], hypothesis: list[int]) -> Encoded:
-        excess = len(text) + len(hypothesis) + SPECIALS - self._max_length
-        if excess > 0:
-            cut_text, cut_hypothesis = cuts(len(text), len(hypothesis), excess)
-            text, hypothesis = text[: len(text) - cut_text], hypothesis[: len(hypothesis) - cut_hypothesis]
-        return Encoded([self._cls, *text, self._sep, *hypothesis, self._sep], len(text) + 2)
+
+class Remembered:
+    """Token ids of the strings used last, at most `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ids: dict[str, Ids] = {}
+
+    def get(self, string: str) -> Ids | None:
+        return self._ids.get(string)
+
+    def update(self, used: Mapping[str, Ids]) -> None:
+        """Keep these as the last used; the longest unused go."""
+        for string, ids in used.items():
+            self._ids.pop(string, None)
+            self._ids[string] = ids
+        for string in list(self._ids)[: max(0, len(self._ids) - self._limit)]:
+            del self._ids[string]
+
+
+def _array(ids: list[int]) -> Ids:
+    return np.array(ids, dtype=np.int32)
+
+
+def _shortened(ids: Ids, cut: int) -> Ids:
+    """Without the `cut` tokens before its separator."""
+    return np.append(ids[: len(ids) - 1 - cut], ids[-1:])
 
 
 def cuts(text: int, hypothesis: int, excess: int) -> tuple[int, int]:

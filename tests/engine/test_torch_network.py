@@ -1,0 +1,273 @@
+"""The network's logits are those of transformers' BertForSequenceClassification, however a pass lies on the device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertForSequenceClassification
+
+from tagging.errors import EngineError, ModelRefused
+from tests.engine.checkpoints import IDEOGRAPHS
+from workers.engines.checkpoint import read_checkpoint
+from workers.engines.conversion import convert
+from workers.engines.cuda import Compute, Recorded, Streams
+from workers.engines.layouts import PackedLayout, PaddedLayout
+from workers.engines.linears import dynamic_int8, has_onednn, mapped_onednn, plain, reordered_onednn
+from workers.engines.network import Packed
+from workers.engines.options import TorchOptions
+from workers.engines.tokenizing import PairEncoder, pack
+from workers.engines.torch_network import CPU, TorchNetwork
+from workers.engines.weights import load_bert
+from workers.ports import Pair
+
+TOLERANCE = 1e-5
+MAX_LENGTH = 96  # so that examples are truncated, too
+
+TEXTS = st.builds(
+    lambda text, times: text * times, st.text(st.sampled_from(IDEOGRAPHS), max_size=20), st.integers(1, 9)
+)
+PAIRS = st.builds(Pair, TEXTS, st.text(st.sampled_from(IDEOGRAPHS), max_size=8))
+BATCHES = st.lists(PAIRS, min_size=1, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Path:
+    return convert(read_checkpoint(checkpoint_dir("plain")), cache_dir)
+
+
+@pytest.fixture(scope="module")
+def encoder(converted: Path) -> PairEncoder:
+    return PairEncoder(converted, max_length=MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def network(converted: Path) -> TorchNetwork:
+    return TorchNetwork(converted, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def plain_bert(converted: Path) -> Any:
+    return BertForSequenceClassification.from_pretrained(converted, attn_implementation="eager").eval()
+
+
+def rows_of(encoder: PairEncoder, pairs: Sequence[Pair]) -> Packed:
+    return pack(sorted(encoder.encode(pairs), key=lambda pair: -pair.tokens))
+
+
+def of_transformers(bert: Any, rows: Packed) -> np.ndarray:
+    """Logits of the rows, padded to the longest and masked as transformers would have them."""
+    present = torch.arange(int(rows.lengths[0]))[None] < torch.from_numpy(rows.lengths)[:, None]
+    ids, segments = torch.zeros(present.shape, dtype=torch.long), torch.zeros(present.shape, dtype=torch.long)
+    ids[present], segments[present] = torch.from_numpy(rows.ids).long(), torch.from_numpy(rows.segments).long()
+    with torch.inference_mode():
+        logits: torch.Tensor = bert(input_ids=ids, token_type_ids=segments, attention_mask=present.long()).logits
+    return logits[:, [0, 2]].numpy()
+
+
+def alone(rows: Packed) -> list[Packed]:
+    ends = np.cumsum(rows.lengths)
+    return [
+        Packed(rows.ids[end - length : end], rows.segments[end - length : end], rows.lengths[place : place + 1])
+        for place, (end, length) in enumerate(zip(ends, rows.lengths, strict=True))
+    ]
+
+
+def logits_of(network: TorchNetwork, *passes: Packed) -> np.ndarray:
+    return network.collect([network.start(rows) for rows in passes])
+
+
+@given(pairs=BATCHES)
+@settings(max_examples=60, deadline=None)
+def test_any_batch_scores_as_with_transformers(
+    network: TorchNetwork, encoder: PairEncoder, plain_bert: Any, pairs: list[Pair]
+) -> None:
+    rows = rows_of(encoder, pairs)
+    assert np.abs(logits_of(network, rows) - of_transformers(plain_bert, rows)).max() < TOLERANCE
+
+
+@given(pairs=BATCHES)
+@settings(max_examples=30, deadline=None)
+def test_a_pair_scores_alone_as_in_any_company(network: TorchNetwork, encoder: PairEncoder, pairs: list[Pair]) -> None:
+    rows = rows_of(encoder, pairs)
+    assert np.abs(logits_of(network, rows) - logits_of(network, *alone(rows))).max() < TOLERANCE
+
+
+def test_rows_that_must_be_mended_score_as_the_checkpoint_in_float32(
+    converted: Path, encoder: PairEncoder, plain_bert: Any
+) -> None:
+    rows = rows_of(encoder, [Pair("快递三天了", "物流")])
+    mended = TorchNetwork(converted, device="cpu", precision="bfloat16").in_float32(rows)
+    assert mended is not None
+    assert np.abs(mended - of_transformers(plain_bert, rows)).max() < TOLERANCE
+
+
+def test_float32_has_nothing_more_exact(network: TorchNetwork, encoder: PairEncoder) -> None:
+    assert network.in_float32(rows_of(encoder, [Pair("快递", "物流")])) is None
+
+
+def test_a_closed_network_says_so(converted: Path, encoder: PairEncoder) -> None:
+    network = TorchNetwork(converted, device="cpu", precision="float32")
+    network.close()
+    with pytest.raises(EngineError, match="closed"):
+        network.start(rows_of(encoder, [Pair("快递", "物流")]))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_each_activation_is_the_one_of_transformers(
+    converted: Path, encoder: PairEncoder, tmp_path: Path, activation: str
+) -> None:
+    directory = with_activation(activation, converted, tmp_path)
+    theirs = BertForSequenceClassification.from_pretrained(directory).eval()
+    ours = load_bert(directory, streams=Streams(CPU), precision="float32", columns=(0, 2))
+    rows = rows_of(encoder, [Pair("快递三天了", "物流"), Pair("退", "款")])
+    with torch.inference_mode():
+        logits = PackedLayout(ours, Streams(CPU)).logits(rows).numpy()
+    assert np.abs(logits - of_transformers(theirs, rows)).max() < TOLERANCE
+
+
+def test_an_unknown_activation_is_refused(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="hidden_act is 'silu', expected one of gelu"):
+        TorchNetwork(with_activation("silu", converted, tmp_path), device="cpu", precision="float32")
+
+
+def with_activation(activation: str, converted: Path, tmp_path: Path) -> Path:
+    directory = shutil.copytree(converted, tmp_path / activation)
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"hidden_act": activation}), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize("activation", ["", "gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize(
+    ("make", "precision", "tolerance"),
+    [
+        (mapped_onednn, "float32", 1e-5),
+        (reordered_onednn, "bfloat16", 0.05),
+        (reordered_onednn, "float16", 0.01),
+        (dynamic_int8, "int8", 0.1),
+    ],
+)
+def test_each_kind_of_linear_layer_computes_the_same(
+    make: Any, precision: str, tolerance: float, activation: str
+) -> None:
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+    if make is reordered_onednn and not has_onednn(precision):
+        pytest.skip(f"oneDNN does not compute in {precision} on this processor")
+    random = torch.Generator().manual_seed(7)
+    rows, weight, bias = (torch.randn(*shape, generator=random) for shape in ((5, 64), (32, 64), (32,)))
+    weight /= 8
+    with torch.inference_mode():
+        expected = plain(weight, bias, activation)(rows)
+        layer = make(weight.to(dtype), bias.to(dtype), activation)
+        assert (layer(rows.to(dtype)).float() - expected).abs().max() < tolerance
+
+
+# What is for GPUs, as far as a CPU can run it
+
+
+@given(pairs=BATCHES)
+@settings(max_examples=30, deadline=None)
+def test_padded_passes_score_as_packed_ones(
+    network: TorchNetwork, padded: TorchNetwork, encoder: PairEncoder, pairs: list[Pair]
+) -> None:
+    rows = rows_of(encoder, pairs)
+    assert np.abs(logits_of(padded, rows) - logits_of(network, rows)).max() < TOLERANCE
+
+
+@given(batches=st.lists(BATCHES, min_size=2, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_replayed_passes_score_as_packed_ones(
+    network: TorchNetwork, replaying: PaddedLayout, encoder: PairEncoder, batches: list[list[Pair]]
+) -> None:
+    passes = [rows_of(encoder, pairs) for pairs in batches]
+    with torch.inference_mode():
+        replayed = torch.cat([replaying.logits(rows) for rows in passes]).numpy()
+    assert np.abs(replayed - logits_of(network, *passes)).max() < TOLERANCE
+
+
+def test_small_passes_are_replayed_and_large_ones_computed(replaying: PaddedLayout, encoder: PairEncoder) -> None:
+    small, large = rows_of(encoder, [Pair("快递", "物流")] * 3), rows_of(encoder, [Pair("快递", "物流")] * 200)
+    with torch.inference_mode():
+        computed = counting(replaying, lambda: (replaying.logits(small), replaying.logits(small)))
+        assert computed == [], "what is recorded is not launched again"
+        assert counting(replaying, lambda: replaying.logits(large)) == [(200, 8)]
+
+
+def test_layers_that_visit_the_device_score_as_layers_that_stay(
+    converted: Path, network: TorchNetwork, encoder: PairEncoder
+) -> None:
+    visiting = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2), visiting=True)
+    rows = rows_of(encoder, [Pair("快递三天了", "物流"), Pair("退", "款")])
+    with torch.inference_mode():
+        logits = [PackedLayout(visiting, Streams(CPU)).logits(rows).numpy() for _ in range(2)]
+    assert np.abs(logits - logits_of(network, rows)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (TorchOptions(max_memory_mb=4096), "limits GPU memory, but the device is cpu"),
+        (TorchOptions(offload="layers"), "is for GPUs, but the device is cpu"),
+    ],
+)
+def test_what_only_a_gpu_can_do_is_refused_on_a_cpu(converted: Path, options: TorchOptions, told: str) -> None:
+    with pytest.raises(ModelRefused, match=told):
+        TorchNetwork(converted, device="cpu", precision="float32", options=options)
+
+
+@pytest.fixture(scope="module")
+def padded(converted: Path) -> TorchNetwork:
+    return TorchNetwork(converted, device="cpu", precision="float32", options=TorchOptions(attention="padded"))
+
+
+@pytest.fixture(scope="module")
+def replaying(converted: Path) -> PaddedLayout:
+    """Padded passes, recorded as a CPU can: a replay computes again on what lies in the inputs."""
+
+    def record(compute: Compute) -> Recorded:
+        output = compute()
+        return Recorded(lambda: output.copy_(compute()), output)
+
+    bert = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2))
+    layout = PaddedLayout(bert, Streams(CPU), record=record)
+    with torch.inference_mode():
+        layout.warm_up(max_length=MAX_LENGTH, max_tokens=512)
+    return layout
+
+
+def counting(layout: PaddedLayout, run: Callable[[], object]) -> list[tuple[int, int]]:
+    """The shapes of passes that `run` computes without a recording."""
+    computed: list[tuple[int, int]] = []
+    compute = layout._compute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_compute", lambda bucket, sent: computed.append(bucket) or compute(bucket, sent))
+        recordings = {
+            bucket: (inputs, Recorded(lambda: None, recorded.output))
+            for bucket, (inputs, recorded) in layout._recorded.items()
+        }
+        patch.setattr(layout, "_recorded", recordings)
+        run()
+    return computed
+
+
+# What lies in memory
+
+
+def test_float32_weights_are_computed_with_where_they_lie_in_the_file(converted: Path) -> None:
+    bert = load_bert(converted, streams=Streams(CPU), precision="float32", columns=(0, 2))
+    words = bert._embeddings._words
+    mapped = [
+        [int(edge, 16) for edge in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        if line.endswith(str((converted / "model.safetensors").resolve()))
+    ]
+    assert any(start <= words.data_ptr() < end for start, end in mapped)
