@@ -138,5 +138,9 @@ def test_a_gpu_that_was_not_given_to_the_parent_is_refused(visible: str) -> None
         child_environment("cuda:1", None, {"CUDA_VISIBLE_DEVICES": visible})
 
 
+def test_kernels_for_lengths_that_do_not_come_again_are_not_kept_for_ever() -> None:
+    assert int(child_environment("cpu", None, {})["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
+
+
 def test_threads_are_set_before_torch_is_imported() -> None:
     assert child_environment("cpu", 2, {})["OMP_NUM_THREADS"] == "2"
