@@ -56,5 +56,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) with what development needs"
-	@$(PIP) -e '.[worker,demo,flower,postgres,lab,dev]'
+	@$(PIP) -e '.[worker,int8,demo,flower,postgres,lab,dev]'
 	@touch $@ $(VENV)/.demo

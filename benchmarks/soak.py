@@ -1,71 +1,57 @@
-"""``python -m benchmarks.soak``: whether the engine's memory grows with the batches it has scored.
+"""Whether an engine's memory grows: batches of ever other texts and sizes, its resident memory looked at in between."""
 
-The demo model in this process, random batches of all lengths, some repeated, some to be read in windows. Memory is read
-after a tenth of the batches, when all shapes have been met, and at the end; the difference is what matters.
-"""
-
-import json
 import os
 import random
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import click
-
+from benchmarks.workload import IDEOGRAPHS
 from tagging.long_text import LongText
+from workers.engines.build import build_engine, child_environment
 from workers.ports import Pair
 
-LETTERS: Final = "我的快递三天没动了退款登录发票账号密码酒店空调半夜坏网络连接 abcdefghij,.!?"
-RULES: Final = (LongText(), LongText("max"), LongText("mean"))
-LABELS: Final = [f"{first}{second}" for first in "物流退款登录发票账号" for second in "问题咨询"]
+_RULES: Final = (LongText(), LongText("max"), LongText("mean"))
+_LOOKS: Final = 20
+_WARM: Final = 4
+"""Looks that pass before growth counts: by then nearly every shape has been met and each cache is full."""
 
 
-@click.command()
-@click.option("--batches", default=100_000, show_default=True)
-@click.option("--precision", default="float32", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(batches: int, precision: str, as_json: bool) -> None:
-    """Score so many random batches and say how much memory grew on the way."""
-    figures = soak(batches, precision=precision)
-    click.echo(json.dumps(figures) if as_json else "\n".join(f"{name:<18} {value}" for name, value in figures.items()))
-
-
-def soak(batches: int, *, precision: str = "float32") -> dict[str, Any]:
-    """Memory in MB after a tenth of the batches and at the end, with what was scored."""
-    from workers.engines.build import build_engine, child_environment
-
+def run(*, batches: int, precision: str, echo: Callable[[str], None]) -> dict[str, Any]:
+    """Resident memory over the batches: at each look, and how much it grew once the engine was warm."""
     os.environ.update(child_environment("cpu", 1, os.environ))  # what an engine process has, before torch is imported
     engine = build_engine("demo", precision=precision, threads=1, in_process=True)
-    pairs, settled_mb, began = 0, 0.0, time.perf_counter()
-    for number, batch in enumerate(_batches(batches)):
-        pairs += len(engine.entail(batch).logits)
-        if number == batches // 10:
-            settled_mb = _resident_mb()
-    grown_mb = _resident_mb() - settled_mb
+    draw = random.Random(1)
+    looks: list[float] = []
+    for number in range(1, batches + 1):
+        engine.entail(_batch(draw))
+        if number % (batches // _LOOKS) == 0:
+            looks.append(_resident_mb())
+            echo(f"{number:,} batches: {looks[-1]:.0f} MB")
     engine.close()
+    warm = looks[_WARM:]
     return {
         "batches": batches,
-        "pairs": pairs,
         "precision": precision,
-        "settled_rss_mb": round(settled_mb, 1),
-        "grown_mb": round(grown_mb, 1),
-        "seconds": round(time.perf_counter() - began),
+        "rss_mb": [round(look, 1) for look in looks],
+        "grown_mb": round(warm[-1] - warm[0], 1),
+        "grown_bytes_per_batch": round((warm[-1] - warm[0]) * 2**20 / (batches * (len(warm) - 1) / _LOOKS), 1),
     }
 
 
-def _batches(count: int) -> Iterator[list[Pair]]:
-    draw = random.Random(1)
-    for _ in range(count):
-        text = "".join(draw.choices(LETTERS, k=draw.choice((5, 20, 40, 80, 300) if draw.random() < 0.98 else (1200,))))
-        yield [Pair(text, label, draw.choice(RULES)) for label in draw.sample(LABELS, draw.randint(1, 4))]
+def _batch(draw: random.Random) -> list[Pair]:
+    """One to four texts, most of them short and some longer than the model, each with one to four labels."""
+    texts = ["".join(draw.choices(IDEOGRAPHS, k=_length(draw))) for _ in range(draw.randint(1, 4))]
+    rule = draw.choice(_RULES)
+    return [
+        Pair(text, "".join(draw.choices(IDEOGRAPHS, k=3)), rule) for text in texts for _ in range(draw.randint(1, 4))
+    ]
+
+
+def _length(draw: random.Random) -> int:
+    return 1200 if draw.random() < 0.01 else draw.choice((5, 20, 40, 80))
 
 
 def _resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096 / 2**20
-
-
-if __name__ == "__main__":
-    main()
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

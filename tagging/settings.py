@@ -81,6 +81,9 @@ class ModelSettings(_Section):
         0, ge=0, description="Padded tokens that the device computes at once; 0: by device."
     )
     max_length: int = Field(0, ge=0, description="Tokens where a pair is cut; 0: as many as the model reads.")
+    backend: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="What computes; auto: OpenVINO on a CPU, torch on a GPU."
+    )
     attention: Literal["auto", "packed", "padded"] = Field(
         "auto", description="packed: no padding is computed; auto: packed where the device has kernels for it."
     )

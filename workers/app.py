@@ -150,6 +150,7 @@ def build_engine(loaded: Loaded) -> Engine:
         max_tokens=model.max_tokens_per_pass or None,
         max_length=model.max_length or None,
         threads=model.threads or None,
+        backend=model.backend,
         options=options_of(model),
         exact=not model.protect_special_tokens,
         cache_dir=Path(model.cache_dir).expanduser(),

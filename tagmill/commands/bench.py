@@ -8,7 +8,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Measure the queue."""
+    """Measure the queue and the engine."""
 
 
 @command.command()
@@ -31,3 +31,40 @@ def queue(messages: int, rounds: int, brokers: str, as_json: bool) -> None:
     for broker, row in figures.items():
         click.echo(f"{broker}: {row if row is None else json.dumps(row)}")
     sys.exit(0)
+
+
+@command.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--size", type=click.Choice(["base", "large", "demo"]), default="base", show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each contender.")
+@click.option("--requests", type=click.IntRange(60), default=400, show_default=True, help="Of the workload.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def engine(device: str, size: str, threads: int, requests: int, as_json: bool) -> None:
+    """Pairs a second of this engine beside transformers' pipeline and padded code, on random weights of this size.
+
+    On two cores and with base about 20 minutes.
+    """
+    from benchmarks.engine import Plan, run
+
+    plan = Plan(device=device, size=size, threads=threads, requests=requests)
+    figures = run(plan, echo=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, row in figures["rows"].items():
+        click.echo(
+            f"{name:<18} {row['ratio']:>6.2f} x {row['pairs_per_s']:>9,.1f} pairs/s  {row['peak_share']:>5.0%} of GEMM"
+            f"  {row['max_abs_diff']:>8.1e} off  {row['rss_mb']:>6,} MB"
+        )
+
+
+@command.command()
+@click.option("--batches", type=click.IntRange(1000), default=100_000, show_default=True)
+@click.option("--precision", default="float32", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def soak(batches: int, precision: str, as_json: bool) -> None:
+    """Whether the memory of the demo model's engine grows over many batches of ever other sizes."""
+    from benchmarks.soak import run
+
+    figures = run(batches=batches, precision=precision, echo=lambda line: click.echo(line, err=True))
+    click.echo(json.dumps(figures) if as_json else "\n".join(f"{name:<12} {value}" for name, value in figures.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tests.engine.checkpoints import VARIANTS, make_checkpoint
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
 from workers.engines.nli import NliEngine
+from workers.engines.openvino_network import OpenVinoNetwork
 from workers.engines.tokenizing import PairEncoder
 from workers.engines.torch_network import TorchNetwork
 from workers.ports import ModelInfo
@@ -44,7 +46,12 @@ def open_engine(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Calla
     """An engine on the CPU for a variant, without warm-up and self-test."""
 
     def engine(
-        variant: str = "plain", *, precision: str = "float32", max_tokens: int = 1024, exact: bool = False
+        variant: str = "plain",
+        *,
+        precision: str = "float32",
+        max_tokens: int = 1024,
+        exact: bool = False,
+        backend: str = "torch",
     ) -> NliEngine:
         checkpoint = read_checkpoint(checkpoint_dir(variant))
         info = ModelInfo(
@@ -59,7 +66,11 @@ def open_engine(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Calla
         )
         directory = convert(checkpoint, cache_dir)
         encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
-        network = TorchNetwork(directory, device="cpu", precision=precision)
+        network: Any = (
+            TorchNetwork(directory, device="cpu", precision=precision)
+            if backend == "torch"
+            else OpenVinoNetwork(directory, precision=precision, exports=cache_dir / "exported", threads=1)
+        )
         return NliEngine(encoder, network, info=info, max_tokens=max_tokens)
 
     return engine

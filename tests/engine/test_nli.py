@@ -55,9 +55,9 @@ def reference(checkpoint_dir: Callable[[str], Path]) -> Reference:
     return Reference(checkpoint_dir("plain"))
 
 
-@pytest.fixture(scope="module")
-def engine(open_engine: Callable[..., NliEngine]) -> NliEngine:
-    return open_engine(exact=True)
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def engine(open_engine: Callable[..., NliEngine], request: pytest.FixtureRequest) -> NliEngine:
+    return open_engine(exact=True, backend=request.param)
 
 
 def pairs_of(name: str) -> list[Pair]:
@@ -286,5 +286,5 @@ def test_float16_on_a_cpu_works_and_warns(
 
 
 def test_an_unknown_precision_lists_the_known_ones(open_engine: Callable[..., NliEngine]) -> None:
-    with pytest.raises(ModelRefused, match="float32, bfloat16, float16, int8"):
+    with pytest.raises(ModelRefused, match="float32, bfloat16, float16"):
         open_engine(precision="fp8")

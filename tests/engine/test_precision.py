@@ -20,7 +20,7 @@ BOUNDS = {  # logits: to each text alone, to float32
     "float32": (1e-5, 0.0),
     "bfloat16": (0.05, 0.25),
     "float16": (0.005, 0.025),
-    "int8": (1.0, 6.0),
+    "int8": (0.05, 2.0),
 }
 
 

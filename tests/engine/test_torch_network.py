@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,20 @@ from hypothesis import strategies as st
 from transformers import BertForSequenceClassification
 
 from tagging.errors import EngineError, ModelRefused
-from tests.engine.checkpoints import IDEOGRAPHS
+from tests.engine.networks import BATCHES, MAX_LENGTH, alone, of_transformers, rows_of
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
 from workers.engines.cuda import Compute, Recorded, Streams
 from workers.engines.layouts import PackedLayout, PaddedLayout
-from workers.engines.linears import dynamic_int8, has_onednn, mapped_onednn, plain, reordered_onednn
+from workers.engines.linears import has_onednn, mapped_onednn, plain, reordered_onednn
 from workers.engines.network import Packed
 from workers.engines.options import TorchOptions
-from workers.engines.tokenizing import PairEncoder, pack
+from workers.engines.tokenizing import PairEncoder
 from workers.engines.torch_network import CPU, TorchNetwork
 from workers.engines.weights import load_bert
 from workers.ports import Pair
 
 TOLERANCE = 1e-5
-MAX_LENGTH = 96  # so that examples are truncated, too
-
-TEXTS = st.builds(
-    lambda text, times: text * times, st.text(st.sampled_from(IDEOGRAPHS), max_size=20), st.integers(1, 9)
-)
-PAIRS = st.builds(Pair, TEXTS, st.text(st.sampled_from(IDEOGRAPHS), max_size=8))
-BATCHES = st.lists(PAIRS, min_size=1, max_size=12)
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +50,6 @@ def network(converted: Path) -> TorchNetwork:
 @pytest.fixture(scope="module")
 def plain_bert(converted: Path) -> Any:
     return BertForSequenceClassification.from_pretrained(converted, attn_implementation="eager").eval()
-
-
-def rows_of(encoder: PairEncoder, pairs: Sequence[Pair]) -> Packed:
-    return pack(sorted(encoder.encode(pairs), key=lambda pair: -pair.tokens))
-
-
-def of_transformers(bert: Any, rows: Packed) -> np.ndarray:
-    """Logits of the rows, padded to the longest and masked as transformers would have them."""
-    present = torch.arange(int(rows.lengths[0]))[None] < torch.from_numpy(rows.lengths)[:, None]
-    ids, segments = torch.zeros(present.shape, dtype=torch.long), torch.zeros(present.shape, dtype=torch.long)
-    ids[present], segments[present] = torch.from_numpy(rows.ids).long(), torch.from_numpy(rows.segments).long()
-    with torch.inference_mode():
-        logits: torch.Tensor = bert(input_ids=ids, token_type_ids=segments, attention_mask=present.long()).logits
-    return logits[:, [0, 2]].numpy()
-
-
-def alone(rows: Packed) -> list[Packed]:
-    ends = np.cumsum(rows.lengths)
-    return [
-        Packed(rows.ids[end - length : end], rows.segments[end - length : end], rows.lengths[place : place + 1])
-        for place, (end, length) in enumerate(zip(ends, rows.lengths, strict=True))
-    ]
 
 
 def logits_of(network: TorchNetwork, *passes: Packed) -> np.ndarray:
@@ -153,7 +124,6 @@ def with_activation(activation: str, converted: Path, tmp_path: Path) -> Path:
         (mapped_onednn, "float32", 1e-5),
         (reordered_onednn, "bfloat16", 0.05),
         (reordered_onednn, "float16", 0.01),
-        (dynamic_int8, "int8", 0.1),
     ],
 )
 def test_each_kind_of_linear_layer_computes_the_same(

@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tagging.errors import ModelRefused
 from workers.engines.catalogue import MODELS_TOML, cache_root, load_catalogue, resolve
 from workers.engines.checkpoint import SHORTEST
+from workers.engines.cores import usable_cores
 from workers.engines.fake import fake_engine, is_fake
-from workers.engines.options import DEFAULT, TorchOptions
+from workers.engines.options import DEFAULT, Backend, TorchOptions
 from workers.engines.process import EngineProcess
 from workers.engines.revival import RevivedEngine
 from workers.ports import Engine, ModelInfo, Pair
@@ -31,6 +33,7 @@ def build_engine(
     max_tokens: int | None = None,
     max_length: int | None = None,
     threads: int | None = None,
+    backend: Backend = "auto",
     options: TorchOptions = DEFAULT,
     exact: bool = False,
     cache_dir: Path | None = None,
@@ -47,7 +50,8 @@ def build_engine(
         precision: float32, bfloat16, float16 or int8; None chooses float16 on a GPU and float32 on a CPU.
         max_tokens: Tokens of one pass; None chooses by the device.
         max_length: Tokens where pairs are cut; None for the model's own, which cannot be exceeded.
-        threads: CPU threads of the engine; None leaves it to torch.
+        threads: CPU threads of the engine; None for as many as the cores it may use.
+        backend: What computes; `auto` is OpenVINO on a CPU and torch on a GPU.
         options: How torch computes.
         exact: Treat special tokens in texts as ModelScope does, for comparing with it.
         cache_dir: Holds `models/` (fetched) and `converted/`.
@@ -68,6 +72,7 @@ def build_engine(
         max_tokens=max_tokens,
         max_length=max_length,
         threads=threads,
+        backend=backend,
         options=options,
         exact=exact,
         cache_dir=cache_dir,
@@ -93,6 +98,7 @@ def load_engine(
     max_tokens: int | None,
     max_length: int | None,
     threads: int | None,
+    backend: Backend,
     options: TorchOptions,
     exact: bool,
     cache_dir: Path | None,
@@ -111,11 +117,10 @@ def load_engine(
     from workers.engines.nli import NliEngine
     from workers.engines.self_test import self_test, warm_up
     from workers.engines.tokenizing import PairEncoder
-    from workers.engines.torch_network import TorchNetwork
 
-    if threads is not None:
-        set_threads(threads)
     device = choose_device() if device == "auto" else device
+    if threads or device == "cpu":
+        set_threads(threads or usable_cores())
     root = cache_dir or cache_root()
     found = resolve(model, catalogue=load_catalogue(catalogue), models_dir=root / "models")
     checkpoint = read_checkpoint(found.directory)
@@ -134,13 +139,19 @@ def load_engine(
         exact=exact,
     )
     directory = convert(checkpoint, root / "converted")
-    network = TorchNetwork(
-        directory,
-        device=open_as or device,
-        precision=info.precision,
-        columns=(found.entry.entailment, found.entry.contradiction),
-        options=options,
-    )
+    columns = (found.entry.entailment, found.entry.contradiction)
+    if choose_backend(backend, device, info.precision) == "openvino":
+        from workers.engines.openvino_network import OpenVinoNetwork
+
+        network: Any = OpenVinoNetwork(
+            directory, precision=info.precision, exports=root / "exported", threads=threads, columns=columns
+        )
+    else:
+        from workers.engines.torch_network import TorchNetwork
+
+        network = TorchNetwork(
+            directory, device=open_as or device, precision=info.precision, columns=columns, options=options
+        )
     encoder = PairEncoder(directory, max_length=info.max_length, protect_special_tokens=not exact)
     engine = NliEngine(encoder, network, info=info, max_tokens=budget)
     if check:
@@ -152,6 +163,22 @@ def load_engine(
         )
         self_test(engine, entailed=yes, contradicted=no)
     return engine
+
+
+def choose_backend(asked: Backend, device: str, precision: str) -> Backend:
+    """What computes in this precision on this device.
+
+    Raises:
+        ModelRefused: What is asked for does not.
+    """
+    chosen: Backend = asked
+    if asked == "auto":
+        chosen = "openvino" if device == "cpu" and precision != "float16" else "torch"
+    if chosen == "openvino" and device != "cpu":
+        raise ModelRefused(f"model.backend is openvino, which is for CPUs, but the device is {device}. Set it to auto.")
+    if chosen == "torch" and precision == "int8":
+        raise ModelRefused("precision int8 is computed by OpenVINO, on a CPU. Set model.backend to auto.")
+    return chosen
 
 
 def _max_length(asked: int | None, *, own: int) -> int:

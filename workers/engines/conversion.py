@@ -8,11 +8,9 @@ fingerprint, written beside it and moved in one step, so that several processes 
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from tagging.errors import ModelRefused
-from workers.engines.checkpoint import CLASSES, SIZES, Checkpoint, sha256
+from workers.engines.checkpoint import CLASSES, SIZES, Checkpoint
+from workers.engines.kept import keep, write_json
 
 FORMAT = 1  # part of the folder's name: raise it when the conversion changes
-RECORD = "tagmill.json"
 CLASS_NAMES = {0: "entailment", 1: "neutral", 2: "contradiction"}  # by index, whatever the source calls them
 SETTINGS = (
     "hidden_act",
@@ -39,8 +37,6 @@ SETTINGS = (
 EMBEDDING = "embeddings.word_embeddings.weight"
 SHOWN = 5  # offending tensors named in a refusal
 
-log = logging.getLogger(__name__)
-
 
 def convert(checkpoint: Checkpoint, cache_dir: Path) -> Path:
     """The converted directory of `checkpoint`, written on the first call and verified on each.
@@ -48,31 +44,18 @@ def convert(checkpoint: Checkpoint, cache_dir: Path) -> Path:
     Raises:
         ModelRefused: A tensor is missing, unexpected, misshapen or not finite, or the cache folder cannot be written.
     """
-    target = cache_dir / f"{checkpoint.fingerprint[:32]}-v{FORMAT}"
-    if is_intact(target, checkpoint):
-        return target
-    tensors = rename(load_tensors(checkpoint.weights), prefix=checkpoint.config.get("base_model_prefix"))
-    config = bert_config(checkpoint.config)
-    check_tensors(tensors, config, checkpoint.weights)
-    try:
-        _write(target, checkpoint, tensors, config)
-    except OSError as error:
-        raise ModelRefused(
-            f"{cache_dir}: cannot keep the converted model there ({error.strerror or error})."
-            " Give a folder that is writable and has room for one more copy of the weights."
-        ) from error
-    return target
-
-
-def is_intact(directory: Path, checkpoint: Checkpoint) -> bool:
-    """Whether `directory` holds this checkpoint's conversion, with every byte as it was written."""
-    try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-        return record["fingerprint"] == checkpoint.fingerprint and all(
-            sha256(directory / name) == digest for name, digest in record["sha256"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return keep(
+        cache_dir / f"{checkpoint.fingerprint[:32]}-v{FORMAT}",
+        partial(_fill, checkpoint),
+        fingerprint=checkpoint.fingerprint,
+        what="the converted model",
+        about={
+            "format": FORMAT,
+            "max_length": checkpoint.max_length,
+            "template": checkpoint.template,
+            "source": dict(checkpoint.digests),
+        },
+    )
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -156,38 +139,10 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _write(target: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], config: BertConfig) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        if is_intact(target, checkpoint):
-            return  # another process was quicker
-        log.warning("checkpoint.damaged directory=%s", target.name)
-        _set_aside(target)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
-    try:
-        _fill(draft, checkpoint, tensors, config)
-        draft.chmod(0o755)
-        draft.rename(target)
-    except OSError:
-        # Another process finished first: a folder with content cannot be replaced, and its content is ours.
-        if not is_intact(target, checkpoint):
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    log.info("checkpoint.converted fingerprint=%s weights=%s", checkpoint.fingerprint[:12], checkpoint.weights.name)
-
-
-def _set_aside(target: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=target.parent))
-    try:
-        target.replace(aside)
-    except FileNotFoundError:
-        pass  # another process was quicker
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fill(draft: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor], config: BertConfig) -> None:
+def _fill(checkpoint: Checkpoint, draft: Path) -> None:
+    tensors = rename(load_tensors(checkpoint.weights), prefix=checkpoint.config.get("base_model_prefix"))
+    config = bert_config(checkpoint.config)
+    check_tensors(tensors, config, checkpoint.weights)
     stored = {name: _stored(tensor) for name, tensor in tensors.items()}
     save_file(stored, draft / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(draft)
@@ -198,28 +153,13 @@ def _fill(draft: Path, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tenso
         "do_lower_case": checkpoint.tokenizer.get("do_lower_case", True),
         "model_max_length": checkpoint.max_length,
     }
-    _dump(draft / "tokenizer_config.json", tokenizer)
+    write_json(draft / "tokenizer_config.json", tokenizer)
     for name in ("special_tokens_map.json", "added_tokens.json"):
         if (checkpoint.directory / name).is_file():
             shutil.copyfile(checkpoint.directory / name, draft / name)
-    _dump(
-        draft / RECORD,
-        {
-            "format": FORMAT,
-            "fingerprint": checkpoint.fingerprint,
-            "max_length": checkpoint.max_length,
-            "template": checkpoint.template,
-            "source": dict(checkpoint.digests),
-            "sha256": {path.name: sha256(path) for path in sorted(draft.iterdir())},
-        },
-    )
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     # A copy: tensors that share memory, as tied or sliced ones do, cannot be written to safetensors.
     return tensor.detach().to(tensor.dtype if half else torch.float32).clone().contiguous()
-
-
-def _dump(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")

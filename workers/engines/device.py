@@ -9,7 +9,7 @@ import torch
 
 from tagging.errors import ModelRefused
 
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16")
 OUT_OF_MEMORY = ("you tried to allocate", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ def open_device(name: str, precision: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ModelRefused(f"device is {name!r}, expected cpu, cuda or cuda:N.")
     if device.type == "cuda":
-        _check_cuda(device, precision)
+        _check_cuda(device)
     elif precision == "float16":
         log.warning("engine.slow_precision device=cpu precision=float16 hint=bfloat16")
     return device
 
 
-def _check_cuda(device: torch.device, precision: str) -> None:
+def _check_cuda(device: torch.device) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         build = torch.version.cuda or "none, this torch is built for CPUs"
@@ -53,8 +53,6 @@ def _check_cuda(device: torch.device, precision: str) -> None:
             f"device is {str(device)!r}, but torch sees {count} GPUs (CUDA of this build: {build})."
             " Check the driver and CUDA_VISIBLE_DEVICES, or set the device to cpu."
         )
-    if precision == "int8":
-        raise ModelRefused("precision int8 is for CPUs; on a GPU use float16.")
 
 
 def set_threads(threads: int) -> None:

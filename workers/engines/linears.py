@@ -8,7 +8,6 @@ layout that oneDNN wants. ADR-0007 has the figures.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +35,6 @@ def choose_linear(precision: str, device: torch.device, *, mapped: bool) -> Make
     Args:
         mapped: Whether the weights lie in their file, shared with other processes, and should stay there.
     """
-    if precision == "int8":
-        return dynamic_int8
     if device.type == "cpu" and has_onednn(precision):
         return mapped_onednn if mapped else reordered_onednn
     return plain
@@ -77,22 +74,3 @@ def reordered_onednn(weight: torch.Tensor, bias: torch.Tensor, activation: str) 
     """Through oneDNN, on a copy of the weight in oneDNN's own layout."""
     reorder: Any = torch.ops.mkldnn._reorder_linear_weight
     return mapped_onednn(reorder(weight, None), bias, activation)
-
-
-def dynamic_int8(weight: torch.Tensor, bias: torch.Tensor, activation: str) -> Linear:
-    """With 8-bit weights; the rows are quantised as they come."""
-    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
-    quantised, act = _quantised(torch.nn.Sequential(layer)), ACTIVATIONS[activation]
-    return lambda rows: act(quantised(rows))
-
-
-def _quantised(layers: torch.nn.Module) -> torch.nn.Module:
-    with warnings.catch_warnings():
-        # torch announces that this moves to another package, which has no counterpart for CPUs without AMX yet. The
-        # notices are silenced by their words, here only; should the API go, loading fails and says so.
-        warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor", category=UserWarning)
-        quantise: Any = torch.ao.quantization.quantize_dynamic
-        quantised: torch.nn.Module = quantise(layers, {torch.nn.Linear}, dtype=torch.qint8)
-    return quantised

@@ -7,6 +7,9 @@ from typing import Literal
 
 from tagging.settings import ModelSettings
 
+Backend = Literal["auto", "openvino", "torch"]
+"""What computes; `auto` is OpenVINO on a CPU and torch on a GPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchOptions:

@@ -29,7 +29,7 @@ class TorchNetwork:
     Args:
         directory: A converted checkpoint (`workers.engines.conversion`).
         device: In torch's words.
-        precision: float32, bfloat16, float16 or int8.
+        precision: float32, bfloat16 or float16.
         columns: Which classes are entailment and contradiction.
 
     Raises:

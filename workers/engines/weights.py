@@ -22,7 +22,6 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
-    "int8": torch.float32,  # what is not a linear layer
 }
 
 # transformers builds networks under process-wide state; those built by several threads at once came out without weights
