@@ -123,6 +123,15 @@ class RetriesSettings(_Section):
     backoff_max_s: float = Field(60.0, gt=0)
 
 
+class WorkerSettings(_Section):
+    """When a worker's process is ended or started again."""
+
+    max_crashes: int = Field(
+        5, ge=1, description="`--devices`: so many crashes of one worker within crash_window_s end the supervisor."
+    )
+    crash_window_s: float = Field(600.0, gt=0, description="`--devices`: how long a crash is remembered.")
+
+
 class FlowerSettings(_Section):
     """``tagmill flower``."""
 
@@ -153,6 +162,7 @@ class Settings(BaseSettings):
     labels: LabelsSettings = LabelsSettings()
     texts: TextsSettings = TextsSettings()
     retries: RetriesSettings = RetriesSettings()
+    worker: WorkerSettings = WorkerSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
 
@@ -172,6 +182,11 @@ class Settings(BaseSettings):
     def prefetch(self) -> int:
         """Messages fetched ahead: the one set, or enough for a batch running, one ready and one growing."""
         return self.broker.prefetch or 3 * self.batching.max_messages
+
+    @property
+    def stop_s(self) -> float:
+        """How long a graceful stop may take: the drain, then writing what it gave and ending the engine."""
+        return self.batching.drain_s + 20
 
     @property
     def limits(self) -> Limits:
