@@ -126,6 +126,12 @@ class RetriesSettings(_Section):
 class WorkerSettings(_Section):
     """When a worker's process is ended or started again."""
 
+    loop_timeout_s: float = Field(
+        60.0, ge=0, description="A worker whose loop stands still for so long ends itself, to be started again; 0: off."
+    )
+    max_memory_mb: int = Field(
+        0, ge=0, description="A worker that takes more, its engine included, finishes and ends; 0: no ceiling."
+    )
     max_crashes: int = Field(
         5, ge=1, description="`--devices`: so many crashes of one worker within crash_window_s end the supervisor."
     )
@@ -208,6 +214,8 @@ class Settings(BaseSettings):
         return urlsplit(self.broker.url).scheme in REDIS_SCHEMES
 
 
+LOOP_WAITS_S: Final = 30.0
+"""A worker's loop waits no longer for one answer of a broker, the ledger or the results."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
@@ -359,6 +367,11 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"labels.suggest_at {s.labels.suggest_at} is above labels.apply_at {s.labels.apply_at}; set it lower"
     if s.retries.backoff_s > s.retries.backoff_max_s:
         yield f"retries.backoff_s {s.retries.backoff_s} is above retries.backoff_max_s {s.retries.backoff_max_s}"
+    if 0 < s.worker.loop_timeout_s < LOOP_WAITS_S:
+        yield (
+            f"worker.loop_timeout_s is {s.worker.loop_timeout_s:g}, but the loop may wait {LOOP_WAITS_S:g} s for "
+            f"one answer of a server: it would be ended for nothing.\n    Set {2 * LOOP_WAITS_S:g} or more, or 0."
+        )
     longest_s = s.batching.drain_s + 2 * s.model.timeout_s
     if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
         yield (

@@ -18,9 +18,11 @@ from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
 from tagging.wiring import celery_settings, exchange_type, queue_arguments
 from workers.exits import Exit
 from workers.lifecycle import end_outside_signal_handlers
+from workers.memory import MemoryCeiling
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask, TaskPool
 from workers.ports import DeadLetters, Engine, ResultCache, TagStore
+from workers.watchdog import LoopWatchdog, Pulse
 
 log = structlog.get_logger()
 
@@ -41,6 +43,9 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         self.settings: Settings = loaded.settings
         self._pipeline: Pipeline | None = None
         self._dead_letters: DeadLetters | None = None
+        self.pulse = Pulse()
+        """Whether the hub thread works."""
+        self.steps["worker"].update((LoopWatchdog, MemoryCeiling))
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -53,11 +53,26 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             self.controller.exitcode = worker_state.should_terminate
         super().shutdown()
 
+    def ensure_connected(self, conn: Any) -> Any:
+        """As Celery's, which waits for the broker outside the loop: each attempt shows that the worker lives."""
+        ensure = conn.ensure_connection
+
+        def ensure_alive(*args: Any, callback: Any, **options: Any) -> Any:
+            def between_attempts() -> None:
+                self.app.pulse.beat()
+                callback()
+
+            return ensure(*args, callback=between_attempts, **options)
+
+        conn.ensure_connection = ensure_alive
+        return super().ensure_connected(conn)
+
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Celery's handler; what it cannot even look at is parked, where the stock consumer would end the worker."""
         handle = super().create_task_handler(*args, **options)
 
         def on_message(message: Any) -> None:
+            self.app.pulse.beat()
             try:
                 handle(message)
             except (*self.connection_errors, *self.channel_errors):

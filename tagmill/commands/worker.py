@@ -64,6 +64,7 @@ def _serve(node: str, celery_options: Sequence[str]) -> int:
 
     from tagging import logs
     from workers.app import make_app
+    from workers.memory import require_room
 
     app = make_app()
     logs.configure(app.settings.log.level, node=host_format(node))
@@ -73,6 +74,7 @@ def _serve(node: str, celery_options: Sequence[str]) -> int:
     except (EngineError, StoreUnavailable) as e:
         click.echo(f"{type(e).__name__}: {e}", err=True)
         return Exit.UNREACHABLE if isinstance(e, StoreUnavailable) else Exit.FAILED
+    require_room(app.settings.worker.max_memory_mb)
     return app.serve(["-n", node, "--without-gossip", "--without-mingle", *celery_options])
 
 
