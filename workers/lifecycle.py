@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed
 
 from tagging.errors import InvalidMessage, StoreUnavailable
+from workers.announcements import Announcements
 from workers.ports import DeadLetter, DeadLetters
 
 log = structlog.get_logger()
@@ -47,11 +48,16 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
     The stock one logs an undecodable message with its body and acknowledges it, which is how tickets vanish.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._announcements = Announcements()
+        super().__init__(*args, **options)
+
     def shutdown(self) -> None:
         """As Celery's; a worker that was ended at once says so by its exit code, which Celery 5.7 leaves at 0."""
         if worker_state.should_terminate:
             self.controller.exitcode = worker_state.should_terminate
         super().shutdown()
+        self._announcements.close()
 
     def ensure_connected(self, conn: Any) -> Any:
         """As Celery's, which waits for the broker outside the loop: each attempt shows that the worker lives."""
@@ -153,10 +159,7 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             correlation_id=message.properties.get("correlation_id"),
             reply_to=message.properties.get("reply_to"),
         )
-        try:
-            self.app.backend.mark_as_failure(id_, error, request=request)
-        except Exception as e:  # noqa: BLE001  # the message is parked; nothing here may end the consumer
-            log.error("result.not_stored", id=id_, cause=repr(e))
+        self._announcements.put(id_, lambda: self.app.backend.mark_as_failure(id_, error, request=request))
         if self.event_dispatcher:
             self.event_dispatcher.send("task-received", uuid=id_, name=name, args="<unreadable>", kwargs="{}")
             self.event_dispatcher.send("task-failed", uuid=id_, exception=repr(error), traceback="")

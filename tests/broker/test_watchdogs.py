@@ -6,6 +6,7 @@ from contextlib import closing
 
 import psutil
 import pytest
+import redis
 
 from tests.broker.conftest import ManyDatabases
 from tests.broker.hangs import PATIENCE_S
@@ -90,6 +91,20 @@ def test_a_ledger_that_is_away_for_longer_is_no_hang(own_site: Site, postgres_se
         )
         postgres_server.start()
         assert waiting.get(timeout=60)["decision"]
+        assert not worker.events("worker.stuck")
+        assert worker.stop() == 0
+
+
+def test_a_results_backend_that_is_silent_holds_up_no_hub_thread(own_site: Site, redis_of_its_own: RedisServer) -> None:
+    own_site.environ["TAGMILL_RESULTS__URL"] = redis_of_its_own.url
+    with impatient(own_site).running() as worker:
+        redis_of_its_own.pause()
+        for id_ in ("bad-1", "bad-2"):
+            own_site.send_raw(b"{", headers={"task": "tagmill.tag_ticket", "id": id_})
+            assert own_site.dead(id_)
+        redis_of_its_own.resume()
+        with closing(redis.Redis.from_url(redis_of_its_own.url)) as results:
+            wait_until("the failure is stored", lambda: bool(results.exists("celery-task-meta-bad-2")), timeout_s=60)
         assert not worker.events("worker.stuck")
         assert worker.stop() == 0
 
