@@ -22,7 +22,7 @@ from workers.exits import Exit
 log = structlog.get_logger()
 
 PROC: Final = Path("/proc")
-_LOOK_S: Final = 5.0  # a look walks through every page that is mapped: about a millisecond for each 100 MB
+_LOOK_S: Final = 5.0  # a look walks through every page that is mapped: 13 ms of CPU for 750 MB
 _PSS: Final = re.compile(r"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
 

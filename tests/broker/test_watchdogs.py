@@ -11,7 +11,7 @@ import redis
 from tests.broker.conftest import ManyDatabases
 from tests.broker.hangs import PATIENCE_S
 from tests.broker.sites import ANSWER_S, Broker, Site
-from tests.broker.test_supervisor import is_running, on_cpu
+from tests.broker.supervised import is_running, on_cpu
 from tests.processes import Worker
 from tests.servers import PostgresServer, RedisServer, launched, server_folder, wait_until
 from workers.exits import Exit
