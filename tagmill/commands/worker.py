@@ -1,7 +1,6 @@
 """``tagmill worker``: take messages off the queues and tag them."""
 
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import click
 
 from tagging.errors import EngineError, StoreUnavailable
 from workers.exits import Exit
+from workers.nodes import new_node
 
 
 def _refuse(_context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -27,7 +27,7 @@ def _refuse(_context: click.Context, parameter: click.Parameter, value: Any) -> 
 )
 @click.option("--workers-per-device", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("-Q", "--queues", default="", help="Queues to consume, comma-separated. Default: all of tag.*.")
-@click.option("-n", "--name", default="", help="Node name. Default: tagmill-<pid>@<host>, unique on purpose.")
+@click.option("-n", "--name", default="", help="Node name. Default: tagmill-<token>@<host>, new at each start.")
 @click.option("-l", "--loglevel", default="WARNING", show_default=True, help="Of Celery's own log.")
 @click.option("-P", "--pool", hidden=True, expose_value=False, callback=_refuse)
 @click.option("-c", "--concurrency", hidden=True, expose_value=False, callback=_refuse)
@@ -51,8 +51,7 @@ def command(
     """
     celery = ["-l", loglevel, *(["-Q", queues] if queues else []), *celery_options]
     if devices is None:
-        # Two workers of one name fight over their control queue on RabbitMQ.
-        sys.exit(_serve(name or f"tagmill-{os.getpid()}@{socket.gethostname()}", celery))
+        sys.exit(_serve(name or new_node(), celery))
     if name:
         raise click.UsageError("--name is for one worker; with --devices each has a name of its own")
     sys.exit(_supervise(devices, workers_per_device, celery))

@@ -2,9 +2,7 @@
 
 import ctypes
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Final
 import structlog
 
 from workers.exits import Exit
+from workers.nodes import new_node
 from workers.supervision.decisions import Action, End, Limits, Send, Start, Supervisor, Tell
 from workers.supervision.placement import Child
 
@@ -96,11 +95,10 @@ class Crew:
         return failed + ended
 
     def _start(self, child: Child) -> None:
-        # New at each start: RabbitMQ holds the control queue of a dead worker's name for a while, and refuses the next.
-        node = f"{child.name}-{secrets.token_hex(3)}@{socket.gethostname()}"
+        node = new_node(child.name)
         try:
             process = self._spawn(child, node)
-        except OSError as e:
+        except (OSError, subprocess.SubprocessError) as e:
             log.error("child.not_started", node=node, cause=str(e))
             self._not_started.append(child.name)
             return
