@@ -215,7 +215,7 @@ class Settings(BaseSettings):
 
 
 LOOP_WAITS_S: Final = 30.0
-"""A worker's loop waits no longer for one answer of a broker, the ledger or the results."""
+"""The longest time limit on one answer that a worker's loop may wait for: a statement of the ledger's."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
