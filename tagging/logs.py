@@ -4,12 +4,19 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 
-def configure(level: str = "info") -> None:
-    """Send structlog's events to standard error as ``time level event key=value``."""
+def configure(level: str = "info", *, node: str = "") -> None:
+    """Send structlog's events to standard error as ``time level event key=value``.
+
+    Args:
+        level: Events below it are left out.
+        node: Said with each event; the logs of several workers may run together.
+    """
     structlog.configure(
         processors=[
+            *([_said_by(node)] if node else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -19,3 +26,11 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _said_by(node: str) -> Processor:
+    def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("node", node)
+        return event
+
+    return add_node

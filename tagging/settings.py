@@ -138,6 +138,21 @@ class RetriesSettings(_Section):
     backoff_max_s: float = Field(60.0, gt=0)
 
 
+class WorkerSettings(_Section):
+    """When a worker's process is ended or started again."""
+
+    loop_timeout_s: float = Field(
+        60.0, ge=0, description="A worker whose loop stands still for so long ends itself, to be started again; 0: off."
+    )
+    max_memory_mb: int = Field(
+        0, ge=0, description="A worker that takes more, its engine included, finishes and ends; 0: no ceiling."
+    )
+    max_crashes: int = Field(
+        5, ge=1, description="`--devices`: so many crashes of one worker within crash_window_s end the supervisor."
+    )
+    crash_window_s: float = Field(600.0, gt=0, description="`--devices`: how long a crash is remembered.")
+
+
 class FlowerSettings(_Section):
     """``tagmill flower``."""
 
@@ -175,6 +190,7 @@ class Settings(BaseSettings):
     labels: LabelsSettings = LabelsSettings()
     texts: TextsSettings = TextsSettings()
     retries: RetriesSettings = RetriesSettings()
+    worker: WorkerSettings = WorkerSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -197,6 +213,11 @@ class Settings(BaseSettings):
         return self.broker.prefetch or 3 * self.batching.max_messages
 
     @property
+    def stop_s(self) -> float:
+        """How long a graceful stop may take: the drain, then writing what it gave and ending the engine."""
+        return self.batching.drain_s + 20
+
+    @property
     def limits(self) -> Limits:
         """The message limits of this deployment."""
         return Limits(
@@ -216,6 +237,8 @@ class Settings(BaseSettings):
         return urlsplit(self.broker.url).scheme in REDIS_SCHEMES
 
 
+LOOP_WAITS_S: Final = 30.0
+"""The longest time limit on one answer that a worker's loop may wait for: a statement of the ledger's."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
@@ -373,6 +396,11 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         for name, value in (("max_memory_mb", s.model.max_memory_mb), ("offload", s.model.offload)):
             if value not in (0, "none"):
                 yield f"model.{name} is {value}, which is for GPUs, but model.device is cpu; leave it out"
+    if 0 < s.worker.loop_timeout_s < LOOP_WAITS_S:
+        yield (
+            f"worker.loop_timeout_s is {s.worker.loop_timeout_s:g}, but the loop may wait {LOOP_WAITS_S:g} s for "
+            f"one answer of a server: it would be ended for nothing.\n    Set {2 * LOOP_WAITS_S:g} or more, or 0."
+        )
     longest_s = s.batching.drain_s + 2 * s.model.timeout_s
     if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
         yield (

@@ -108,11 +108,7 @@ class Worker:
 
     def events(self, name: str) -> list[dict[str, str]]:
         """The fields of each event of this name that it has logged."""
-        return [
-            {field: quoted or plain for field, quoted, plain in _FIELD.findall(line)}
-            for line in self.text.splitlines()
-            if f"event={name}" in line.split()
-        ]
+        return events_in(self.text, name)
 
     def last_lines(self, n: int = 25) -> str:
         """The end of its log, without the answers."""
@@ -158,6 +154,15 @@ class Worker:
         if self._process.poll() is not None:
             raise WorkerFailed(f"{self.name} exited with {self._process.returncode}\n{self.last_lines()}")
         return bool(self._control.control.ping(destination=[self.name], timeout=1.0, limit=1))
+
+
+def events_in(text: str, name: str) -> list[dict[str, str]]:
+    """The fields of each event of this name in a log."""
+    return [
+        {field: quoted or plain for field, quoted, plain in _FIELD.findall(line)}
+        for line in text.splitlines()
+        if f"event={name}" in line.split()
+    ]
 
 
 _FIELD = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|(\S+))')

@@ -1,11 +1,13 @@
 """The worker's Celery app: ``celery -A workers.app worker``, or ``tagmill worker``."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 from celery import Celery, signals
+from celery.platforms import EX_FAILURE
 from kombu import Exchange, Queue
 
 from tagging import logs
@@ -14,14 +16,22 @@ from tagging.messages import Decoder
 from tagging.names import EXCHANGE, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
 from tagging.wiring import celery_settings, exchange_type, queue_arguments
+from workers.exits import Exit
 from workers.lifecycle import end_outside_signal_handlers
+from workers.memory import MemoryCeiling
 from workers.pipeline import Pipeline
-from workers.pool import BatchTask
+from workers.pool import BatchTask, TaskPool
 from workers.ports import DeadLetters, Engine, Meter, TagStore
 from workers.recall import Recall
+from workers.watchdog import LoopWatchdog, Pulse
 
 log = structlog.get_logger()
 
+POOL_HINT: Final = (
+    "the pool is fixed, since gathering messages into batches is its work, and its concurrency is 1: children that "
+    "prefork forks could not use CUDA, which does not survive a fork, and each would load the model. Leave the option "
+    "out; `tagmill worker --devices all` runs a process for each GPU, `--workers-per-device N` several."
+)
 SAFE_TRANSPORT: Final = "workers.transport:Transport"
 
 
@@ -35,6 +45,9 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         self._pipeline: Pipeline | None = None
         self._dead_letters: DeadLetters | None = None
         self._meter: Meter | None = None
+        self.pulse = Pulse()
+        """Whether the hub thread works."""
+        self.steps["worker"].update((LoopWatchdog, MemoryCeiling))
 
     @property
     def meter(self) -> Meter:
@@ -78,6 +91,18 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
             )
         return self._pipeline
 
+    def serve(self, options: Sequence[str]) -> int:
+        """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``.
+
+        ``worker_main`` loses the exit code: a worker that broke down would look like one that was told to stop.
+        """
+        from celery.bin.celery import celery
+
+        celery.params[0].default = self
+        code = celery.main(args=["worker", *options], standalone_mode=False)
+        # 1 is how Celery says that something went wrong, and how ours says that no other start would help.
+        return Exit.FAILED if code == EX_FAILURE else int(code or Exit.DONE)
+
     def _open_ledger(self) -> TagStore:
         from ledger.database import open_database
         from ledger.dead import DeadLedger
@@ -97,6 +122,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
     logs.configure(loaded.settings.log.level)
     app = WorkerApp(loaded)
     app.conf.update(celery_config(loaded.settings))
+    signals.celeryd_init.connect(_refuse_other_pools, weak=False)
     signals.worker_ready.connect(_say_consuming, weak=False)
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     retries = loaded.settings.retries
@@ -210,6 +236,16 @@ def _result_backend(url: str) -> str:
     if urlsplit(url).scheme in REDIS_SCHEMES:
         return f"workers.results:BatchedRedisBackend+{url}"
     return url
+
+
+def _refuse_other_pools(options: Mapping[str, Any], **_: Any) -> None:
+    """End a `celery worker` that would bypass our pool, before it connects or loads anything."""
+    pool, concurrency = options.get("pool"), options.get("concurrency") or 1
+    if pool is TaskPool and concurrency == 1 and not options.get("autoscale"):
+        return
+    named = getattr(pool, "__module__", pool)
+    log.error("worker.refused", pool=named, concurrency=concurrency, autoscale=options.get("autoscale"), hint=POOL_HINT)
+    raise SystemExit(Exit.WRONG_USAGE)
 
 
 def _say_consuming(sender: Any, **_: Any) -> None:

@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed
 
 from tagging.errors import InvalidMessage, StoreUnavailable
+from workers.announcements import Announcements
 from workers.ports import DeadLetter, DeadLetters
 
 log = structlog.get_logger()
@@ -47,17 +48,37 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
     The stock one logs an undecodable message with its body and acknowledges it, which is how tickets vanish.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._announcements = Announcements()
+        super().__init__(*args, **options)
+
     def shutdown(self) -> None:
         """As Celery's; a worker that was ended at once says so by its exit code, which Celery 5.7 leaves at 0."""
         if worker_state.should_terminate:
             self.controller.exitcode = worker_state.should_terminate
         super().shutdown()
+        self._announcements.close()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """As Celery's, which waits for the broker outside the loop: each attempt shows that the worker lives."""
+        ensure = conn.ensure_connection
+
+        def ensure_alive(*args: Any, callback: Any, **options: Any) -> Any:
+            def between_attempts() -> None:
+                self.app.pulse.beat()
+                callback()
+
+            return ensure(*args, callback=between_attempts, **options)
+
+        conn.ensure_connection = ensure_alive
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Celery's handler; what it cannot even look at is parked, where the stock consumer would end the worker."""
         handle = super().create_task_handler(*args, **options)
 
         def on_message(message: Any) -> None:
+            self.app.pulse.beat()
             try:
                 handle(message)
             except (*self.connection_errors, *self.channel_errors):
@@ -138,10 +159,7 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             correlation_id=message.properties.get("correlation_id"),
             reply_to=message.properties.get("reply_to"),
         )
-        try:
-            self.app.backend.mark_as_failure(id_, error, request=request)
-        except Exception as e:  # noqa: BLE001  # the message is parked; nothing here may end the consumer
-            log.error("result.not_stored", id=id_, cause=repr(e))
+        self._announcements.put(id_, lambda: self.app.backend.mark_as_failure(id_, error, request=request))
         if self.event_dispatcher:
             self.event_dispatcher.send("task-received", uuid=id_, name=name, args="<unreadable>", kwargs="{}")
             self.event_dispatcher.send("task-failed", uuid=id_, exception=repr(error), traceback="")

@@ -39,6 +39,7 @@ from workers.requests import Request
 from workers.results import BatchedRedisBackend
 from workers.transport import acks_together
 from workers.verdicts import Dead, Retry, Tagged, Verdict
+from workers.watchdog import Pulse
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class BatchApp(Protocol):
     """What the pool asks of the Celery app."""
 
     settings: Settings
+    pulse: Pulse
 
     def build_pipeline(self) -> Pipeline:
         """Load the model and connect the stores; returns when the first batch can be taken."""
@@ -347,6 +349,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     def _finish_all(self) -> None:
         self._something_to_finish.clear()
         while self._to_finish:
+            self.app.pulse.beat()
             try:
                 self._to_finish.popleft()()
             except Exception:
@@ -381,6 +384,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._gate.hurry()
         deadline = time.monotonic() + self._drain_s
         while self._in_flight and not worker_state.should_terminate and time.monotonic() < deadline:
+            self.app.pulse.beat()
             self._something_to_finish.wait(0.1)
             self._finish_all()
 

@@ -1,15 +1,18 @@
 """``tagmill check``: one line for each thing that has to be right."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from tagging.errors import SettingsError, TagmillError
 from tagging.settings import Loaded, load, mask_url
+
+_ANSWER_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +27,15 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--no-model", is_flag=True, help="Do not load the model.")
-def command(as_json: bool, no_model: bool) -> None:
-    """Look at settings, label sets, broker, results, cache, ledger, device and model: a line each.
+@click.option("--node", default="", help="Only ask whether a worker of this name answers; * stands for anything.")
+def command(as_json: bool, no_model: bool, node: str) -> None:
+    """Look at settings, label sets, broker, results, cache, ledger, devices and model: a line each.
 
     Exit code 0 when all is well, 1 when something is wrong, 2 for wrong settings, 3 for a broker out of reach.
     """
     loaded = _loaded(as_json)
+    if node:
+        sys.exit(0 if _look("node", lambda loaded: _node(loaded, node), loaded, as_json).ok else 1)
     looks: list[tuple[str, Callable[[Loaded], str]]] = [
         ("labels", _labels),
         ("broker", _broker),
@@ -37,6 +43,7 @@ def command(as_json: bool, no_model: bool) -> None:
         ("cache", _cache),
         ("ledger", _ledger),
         ("device", _device),
+        ("devices", _devices),
     ]
     looks += [] if no_model else [("model", _model)]
     findings = [_look(name, look, loaded, as_json) for name, look in looks]
@@ -140,6 +147,28 @@ def _device(loaded: Loaded) -> str:
     if loaded.settings.model.device.startswith("cuda"):
         raise TagmillError(f"model.device is {loaded.settings.model.device} but torch {torch.__version__} sees no GPU")
     return f"cpu, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _devices(loaded: Loaded) -> str:
+    """What a supervisor would start."""
+    from workers.supervision.devices import visible_gpus
+    from workers.supervision.placement import place
+
+    gpus = visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    asked = "all" if gpus else "cpu"
+    children = place(asked, per_device=1, threads=loaded.settings.model.threads, environ=os.environ)
+    found = "; ".join(child.device for child in children)
+    plural = "worker" if len(children) == 1 else "workers"
+    return f"`tagmill worker --devices {asked}` would start {len(children)} {plural}: {found}"
+
+
+def _node(loaded: Loaded, pattern: str) -> str:
+    from producers.app import make_app
+
+    inspect = make_app(loaded.settings).control.inspect(pattern=pattern, matcher="glob", timeout=_ANSWER_S, limit=1)
+    if not (answers := inspect.ping()):
+        raise TagmillError(f"no worker called {pattern} answers within {_ANSWER_S:g} s")
+    return ", ".join(answers)
 
 
 def _model(loaded: Loaded) -> str:

@@ -65,6 +65,6 @@ def test_a_port_for_metrics_that_is_taken_is_refused_with_what_to_do(environ, tm
 def test_a_ledger_out_of_reach_is_refused(environ, tmp_path):
     nowhere = "postgresql://nobody:hunter2@127.0.0.1:1/tags"
     started = Tagmill(tmp_path, {**environ, "TAGMILL_MODEL__NAME": "fake", "TAGMILL_LEDGER__URL": nowhere})("worker")
-    assert started.code == 1
+    assert started.code == 3
     assert "StoreUnavailable" in started.err
     assert "hunter2" not in started.err

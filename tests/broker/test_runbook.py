@@ -107,7 +107,7 @@ def test_every_command_in_the_text_is_one_that_exists() -> None:
 
 
 def test_every_event_is_one_that_is_logged() -> None:
-    families = "batch|broker|buffer|cache|engine|ledger|message|results|worker"
+    families = "batch|broker|buffer|cache|child|engine|ledger|message|results|supervisor|worker"
     named = set(re.findall(rf"`((?:{families})\.[a-z_]+)`", PAGE))
     sources = "".join(path.read_text() for path in (ROOT / "workers").rglob("*.py"))
     events = named - {name for name, _ in leaves(Settings())}

@@ -14,12 +14,13 @@ import pytest
 
 from tagging.settings import CONFIG_DIR_VARIABLE, Settings, leaves, load
 from tests.compose import ENV_EXAMPLE, ROOT, VariableMissing, fill, raw, read, read_env
+from workers.exits import REFUSALS
 
 SECRETS = {"REDIS_PASSWORD": "r3dis", "TAGMILL_FLOWER__PASSWORD": "fl0wer"}
 SERVICES: dict[str, dict[str, Any]] = read(SECRETS)["services"]
 OURS = ("worker", "worker-gpu", "flower")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
-UNIT = ROOT / "deploy" / "systemd" / "tagmill-worker@.service"
+UNIT = ROOT / "deploy" / "systemd" / "tagmill-worker.service"
 
 every_service = pytest.mark.parametrize("name", SERVICES)
 our_service = pytest.mark.parametrize("name", OURS)
@@ -104,17 +105,19 @@ def test_every_variable_that_is_mentioned_is_a_setting(path: str) -> None:
 
 def test_a_worker_has_time_to_drain() -> None:
     for name in ("worker", "worker-gpu"):
-        assert seconds(SERVICES[name]["stop_grace_period"]) > Settings().batching.drain_s + 20
+        assert seconds(SERVICES[name]["stop_grace_period"]) > Settings().stop_s
 
 
 def test_the_two_workers_differ_in_the_device_only() -> None:
     cpu, gpu = SERVICES["worker"], SERVICES["worker-gpu"]
-    for key in ("command", "healthcheck", "volumes", "stop_grace_period"):
+    for key in ("healthcheck", "volumes", "stop_grace_period"):
         assert cpu[key] == gpu[key]
     devices = gpu["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
     assert gpu["shm_size"]
-    assert gpu["environment"]["TAGMILL_MODEL__DEVICE"] == "cuda:0"
+    assert gpu["command"] == ["tagmill", "worker", "--devices", "all"]
+    # The supervisor tells each of its workers which card is its own.
+    assert "TAGMILL_MODEL__DEVICE" not in gpu["environment"]
 
 
 @pytest.mark.parametrize("missing", SECRETS)
@@ -150,7 +153,8 @@ def test_the_worker_images_are_watched_as_compose_does() -> None:
     kind, line = SERVICES["worker"]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     assert checks == [line, line]
-    assert DOCKERFILE.count(json.dumps(SERVICES["worker"]["command"])) == 2
+    for name in ("worker", "worker-gpu"):
+        assert DOCKERFILE.count(f"CMD {json.dumps(SERVICES[name]['command'])}") == 1
 
 
 def test_what_the_images_copy_goes_into_the_build() -> None:
@@ -175,6 +179,13 @@ def test_the_systemd_unit_lets_a_worker_drain() -> None:
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's own way to keep capitals
     parser.read(UNIT)
     service = parser["Service"]
-    assert int(service["TimeoutStopSec"]) > Settings().batching.drain_s + 20
+    assert int(service["TimeoutStopSec"]) > Settings().stop_s
     assert service["KillMode"] == "mixed"
     assert service["User"] == "tagmill"
+
+
+def test_the_systemd_unit_does_not_repeat_what_is_refused() -> None:
+    text = UNIT.read_text(encoding="utf-8")
+    assert {int(code) for code in re.findall(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)[0].split()} == set(
+        REFUSALS
+    )

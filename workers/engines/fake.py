@@ -4,6 +4,7 @@
 
     fake                       answers at once
     fake:pass_s=0.5            takes half a second for each pass
+    fake:grow_mb=5             takes and keeps five megabytes for each pass
     fake:failing=1             does what a text orders: see ``FailingEngine``
 """
 
@@ -33,12 +34,21 @@ class FakeEngine:
     Args:
         pass_s: Seconds that each pass takes.
         max_tokens: Padded tokens in one pass at most; a character counts as a token.
+        grow_mb: Megabytes that each pass takes and never gives back.
     """
 
     def __init__(
-        self, *, name: str = "fake", template: str = "{}", pass_s: float = 0.0, max_tokens: int = 4096
+        self,
+        *,
+        name: str = "fake",
+        template: str = "{}",
+        pass_s: float = 0.0,
+        max_tokens: int = 4096,
+        grow_mb: float = 0.0,
     ) -> None:
         self._pass_s = pass_s
+        self._grow_mb = grow_mb
+        self._kept: list[bytes] = []
         self._max_tokens = max_tokens
         self._info = ModelInfo(
             name=name,
@@ -60,6 +70,8 @@ class FakeEngine:
         passes = plan(tokens, max_tokens=self._max_tokens)
         if self._pass_s:
             time.sleep(self._pass_s * len(passes))
+        if self._grow_mb:
+            self._kept += [b"x" * int(self._grow_mb * 2**20) for _ in passes]
         return Entailment(
             logits=_logits(pairs),
             tokens=tokens,
@@ -154,9 +166,11 @@ def fake_engine(model: str) -> Engine:
         options = {name: float(value) for name, _, value in words}
     except ValueError:
         options = {"": 0.0}
-    if options.keys() - {"pass_s", "failing"}:
-        raise ModelRefused(f"{model!r}: expected fake, fake:pass_s=SECONDS, fake:failing=1, or both with a comma")
-    engine = FakeEngine(pass_s=options.get("pass_s", 0.0))
+    if options.keys() - {"pass_s", "grow_mb", "failing"}:
+        raise ModelRefused(
+            f"{model!r}: expected fake, fake:pass_s=SECONDS, fake:grow_mb=MEGABYTES, fake:failing=1, or more of it"
+        )
+    engine = FakeEngine(pass_s=options.get("pass_s", 0.0), grow_mb=options.get("grow_mb", 0.0))
     return FailingEngine(engine) if options.get("failing") else engine
 
 

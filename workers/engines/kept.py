@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tagging.errors import ModelRefused
+from workers.engines import heap
 from workers.engines.checkpoint import sha256
 
 RECORD: Final = "tagmill.json"
@@ -44,6 +45,7 @@ def keep(
             f"{target.parent}: cannot keep {what} there ({error.strerror or error})."
             " Give a folder that is writable and has room for one more copy of the weights."
         ) from error
+    heap.give_back()
     log.info("model.kept folder=%s", target.name)
     return target
 

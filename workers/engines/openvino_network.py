@@ -13,6 +13,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from tagging.errors import DeviceOutOfMemory, EngineError, ModelRefused
+from workers.engines import heap
 from workers.engines.cores import usable_cores
 from workers.engines.device import is_out_of_memory
 from workers.engines.network import Packed
@@ -67,6 +68,7 @@ class OpenVinoNetwork:
         self._request: Any = compiled.create_infer_request()
         del graph, weights
         gc.collect()  # the weights as they came: the compiled graph has its own, in the processor's layout
+        heap.give_back()
 
     def cost(self, size: PassSize) -> int:
         """Tokens that a pass computes: those of its pairs, and a few that fill it up."""
