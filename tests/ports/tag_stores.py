@@ -1,6 +1,6 @@
 """A tag store of each kind, with a way to look into it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ledger.database import Database
@@ -16,6 +16,14 @@ class OpenStore(NamedTuple):
     store: TagStore
     by_ref: Callable[..., Sequence[TagRow]]
     by_id: Callable[[str], Sequence[TagRow]]
+
+
+def messages(rows: Iterable[TagRow]) -> dict[str, list[TagRow]]:
+    """The rows by the message that asked for them, as a ledger is given them."""
+    asked: dict[str, list[TagRow]] = {}
+    for row in rows:
+        asked.setdefault(row.task_id, []).append(row)
+    return asked
 
 
 def in_memory() -> OpenStore:

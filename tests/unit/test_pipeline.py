@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagging.documents import Document
 from tagging.errors import EngineError, StoreUnavailable, TagmillError
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
@@ -75,11 +76,11 @@ class AwayOnce(MemoryTagStore):
         super().__init__()
         self.writes = 0
 
-    def write(self, rows: Sequence[Stored]) -> None:
+    def write(self, rows: Sequence[Stored], *, done: Sequence[str] = ()) -> frozenset[Document]:
         self.writes += 1
         if self.writes == 1:
             raise StoreUnavailable("the database is away")
-        super().write(rows)
+        return super().write(rows, done=done)
 
 
 class Bench:
