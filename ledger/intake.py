@@ -9,10 +9,11 @@ Who publishes takes rows by *claiming* them: nobody else finds them due until th
 """
 
 import json
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import sqlalchemy as sa
 
@@ -20,6 +21,7 @@ from ledger.database import Database
 from ledger.fence import erased_among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
+from tagging.errors import InvalidMessage
 from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, TAG_MANY
 
 State = Literal["accepted", "published", "done", "superseded", "dead", "erased"]
@@ -27,6 +29,7 @@ Outcome = Literal["accepted", "known", "erased"]
 
 UNFINISHED: Final[tuple[State, ...]] = ("accepted", "published")
 FINISHED: Final[tuple[State, ...]] = ("done", "superseded", "dead", "erased")
+_ONCE: Final = uuid.UUID("5b0a4a6e-3c6f-4c3b-9d52-0f0f0f2a7a11")  # any of our own
 _QUEUES: Final = tuple(QUEUE_OF_TASK.values())  # live ones first
 
 
@@ -40,6 +43,21 @@ class Submission:
     message: Mapping[str, Any]
     idempotency_key: str | None = None
     """The sender's own name for this request, such as a webhook's delivery id; one a source."""
+
+    @classmethod
+    def once(cls, task: str, message: Mapping[str, Any]) -> Self:
+        """The submission that asks this of this revision of this document; the same again has the same id.
+
+        Raises:
+            InvalidMessage: The message names no document.
+        """
+        if not message.get("ref"):
+            raise InvalidMessage("ref: missing; only a document with a reference can be asked about once")
+        question = {name: message.get(name) for name in ("label_set", "multi_label", "template", "model")}
+        labels = sorted(map(str, message.get("labels") or ()))
+        [document] = documents_of(task, message, task_id="")
+        name = json.dumps([*document, message.get("revision") or 0, labels, question], sort_keys=True)
+        return cls(id=str(uuid.uuid5(_ONCE, name)), task=task, message=message)
 
     @property
     def source(self) -> str:
@@ -230,6 +248,18 @@ class Intake:
             StoreUnavailable: The database failed.
         """
         return self._select(sa.and_(intake.c.ref == ref, intake.c.source == source if source else sa.true()))
+
+    def oldest_due(self, now: datetime) -> datetime | None:
+        """Since when the longest waiting accepted message could have been published; None while none waits.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        query = sa.select(sa.func.min(intake.c.next_publish_at, type_=intake.c.next_publish_at.type))
+        query = query.where(intake.c.state == "accepted", intake.c.queue.in_(_QUEUES))
+        with self._database.transaction() as connection:
+            since: datetime | None = connection.execute(query).scalar_one()
+        return since if since is not None and since <= now else None
 
     def counts(self) -> dict[State, int]:
         """How many rows are in each state.

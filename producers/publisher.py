@@ -44,19 +44,51 @@ class Publisher:
         Raises:
             BrokerUnreachable: Some were not sent; publishing the same ids again is safe.
         """
+        return sum(1 for _ in self.publishing(messages))
+
+    def publishing(self, messages: Iterable[tuple[str, Mapping[str, Any], str]]) -> Iterator[str]:
+        """The ids of (task, message, task id) triples, each once the broker has confirmed it.
+
+        Raises:
+            BrokerUnreachable: Whether the next one was stored is not known; those after it were not sent.
+        """
         sent = 0
         try:
             with self._app.producer_or_acquire() as producer:
                 for task, message, task_id in messages:
                     self._send(producer, task, message, task_id)
                     sent += 1
+                    yield task_id
         except (OperationalError, OSError) as e:
+            self._disconnect()
             raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached after {sent} messages: {e}") from e
-        return sent
+
+    def waiting(self, queue: str) -> int:
+        """How many messages the queue holds, those that a worker has fetched not among them.
+
+        Raises:
+            BrokerUnreachable: Nobody knows.
+        """
+        try:
+            with self._app.connection_for_write() as connection, connection._reraise_as_library_errors():
+                connection.ensure_connection(max_retries=1, interval_start=0)
+                try:
+                    return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+                except connection.channel_errors:
+                    return 0  # nobody has declared it so far
+        except (OperationalError, OSError) as e:
+            raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached: {e}") from e
 
     def result(self, task_id: str) -> Any:
         """Celery's ``AsyncResult`` of the id."""
         return self._results.AsyncResult(task_id)
+
+    def forget(self, task_ids: Iterable[str]) -> int:
+        """Remove the results of these tasks; how many there were."""
+        found = [id_ for id_ in task_ids if self._results.backend.get_task_meta(id_)["status"] in READY_STATES]
+        for id_ in found:
+            self._results.backend.forget(id_)
+        return len(found)
 
     def answers(self, task_ids: Sequence[str], *, timeout_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids with their answers, as they come; ``{"error"}`` where a task failed, or did not finish in time."""
@@ -82,6 +114,11 @@ class Publisher:
         """Close the connections."""
         self._app.close()
         self._results.close()
+
+    def _disconnect(self) -> None:
+        """Let go of connections on which an answer may still be on its way; the next publish makes a new one."""
+        self._app.amqp.producer_pool.force_close_all(close_pool=False)
+        self._app.pool.force_close_all(close_pool=False)
 
     def _send(self, producer: Any, task: str, message: Mapping[str, Any], task_id: str) -> None:
         self._app.send_task(

@@ -126,9 +126,10 @@ def _cache(loaded: Loaded) -> str:
 def _ledger(loaded: Loaded) -> str:
     from tagmill.ledgers import open_ledgers
 
-    with open_ledgers(loaded.settings) as (_, dead):
-        waiting = dead.count()
-    return f"{mask_url(loaded.settings.ledger.url)}, {waiting} dead letters"
+    with open_ledgers(loaded.settings) as ledgers:
+        waiting, counts = ledgers.dead.count(), ledgers.intake.counts()
+    unfinished = counts.get("accepted", 0) + counts.get("published", 0)
+    return f"{mask_url(loaded.settings.ledger.url)}, {unfinished} unfinished in the intake, {waiting} dead letters"
 
 
 def _device(loaded: Loaded) -> str:
