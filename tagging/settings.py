@@ -27,6 +27,8 @@ from tagging.messages import MAX_ITEMS, MAX_LABELS, MAX_TEXT_CHARS, Limits
 
 ENV_PREFIX: Final = "TAGMILL_"
 CONFIG_DIR_VARIABLE: Final = "TAGMILL_CONFIG_DIR"
+Unsafe = Literal["eviction", "no-aof", "classic-queue"]
+"""What a broker may be allowed to be by its name, though it may lose messages: ``workers.refusals`` explains each."""
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -42,6 +44,9 @@ class BrokerSettings(_Section):
         0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
     )
     visibility_timeout_s: int = Field(600, ge=10, description="Redis: after this an unacknowledged message comes back.")
+    allow_unsafe: tuple[Unsafe, ...] = Field(
+        (), description="Start on a broker that may lose messages: eviction, no-aof, classic-queue."
+    )
     heartbeat_s: int = Field(10, ge=0, description="RabbitMQ: seconds between heartbeats.")
 
 
@@ -230,6 +235,12 @@ class Settings(BaseSettings):
     def policy(self) -> Policy:
         """When a score becomes a tag, for labels that come with the message."""
         return Policy(apply_at=self.labels.apply_at, suggest_at=self.labels.suggest_at)
+
+    @property
+    def cache_can_be_guessed(self) -> bool:
+        """Whether others may read the cache's keys, and could find a short text by trying."""
+        host = urlsplit(self.cache.url).hostname
+        return host not in (None, "localhost", "127.0.0.1", "::1") and not self.cache.pepper.get_secret_value()
 
     @property
     def uses_redis_broker(self) -> bool:
