@@ -99,7 +99,7 @@ class DeadLedger:
             set_={c.name: insert.excluded[c.name] for c in dead_letters.c if not c.primary_key},
         ).returning(dead_letters.c.id)
         with self._database.writing() as connection:
-            erased = erased_among(connection, {d for letter in last.values() for d in letter.documents})
+            erased = erased_among(connection, (d for letter in last.values() for d in letter.documents))
             kept = [kept for letter in last.values() if (kept := letter.without(erased)) is not None]
             if kept:
                 connection.execute(upsert, [{**asdict(letter), "parked_at": now} for letter in kept]).all()

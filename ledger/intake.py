@@ -132,7 +132,7 @@ class Intake:
         """
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            erased = erased_among(connection, {document for s in submissions for document in _documents(s)})
+            erased = erased_among(connection, (document for s in submissions for document in _documents(s)))
             wanted = [(s, without(erased, s.task, s.message, task_id=s.id)) for s in submissions]
             rows = [_row(s, body, now, claimed_until or now) for s, body in wanted if body is not None]
             new = self._insert(connection, rows)

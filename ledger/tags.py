@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
@@ -113,10 +114,12 @@ def standing_of(rows: Iterable[TagRow]) -> list[TagRow]:
     """The rows that stand after all of them came in this order: one a key, sorted by key."""
     standing: dict[TagKey, TagRow] = {}
     for row in rows:
-        if row.key not in standing or supersedes(row, standing[row.key]):
-            standing[row.key] = row
+        key = row.key
+        old = standing.get(key)
+        if old is None or supersedes(row, old):
+            standing[key] = row
     # Two workers that lock the same rows in the same order cannot deadlock.
-    return sorted(standing.values(), key=lambda row: row.key)
+    return [row for _, row in sorted(standing.items(), key=itemgetter(0))]
 
 
 def superseded(messages: Mapping[str, Iterable[TagRow]], standing: Mapping[TagKey, int]) -> set[str]:
@@ -149,10 +152,11 @@ class TagLedger:
         standing = standing_of(rows)
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            erased = erased_among(connection, {row.document for row in standing})
+            erased = erased_among(connection, (row.document for row in standing))
             kept = [row for row in standing if row.document not in erased] if erased else standing
             changed = self._upsert.run(connection, [_values(row, now) for row in kept]) if kept else 0
-            stale = superseded(messages, _revisions(connection, kept) if changed < len(rows) else {})
+            # Where every row was written none of them is older than what stands.
+            stale = superseded(messages, _revisions(connection, kept)) if changed < len(rows) else set()
             finish(connection, dict.fromkeys(messages.keys() - stale), "done", now)
             finish(connection, dict.fromkeys(stale, "a newer revision stands"), "superseded", now)
         return Written(changed=changed, erased=erased)
