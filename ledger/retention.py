@@ -68,11 +68,14 @@ def _forget_texts(connection: sa.Connection, before: datetime) -> int:
     old = _batch(
         intake, intake.c.body.is_not(None), intake.c.state.in_(("done", "superseded")), intake.c.finished_at < before
     )
-    return connection.execute(sa.update(intake).where(intake.c.id.in_(old)).values(body=None)).rowcount
+    change = sa.update(intake).where(intake.c.id.in_(old)).values(body=None)
+    return len(connection.execute(change.returning(intake.c.id)).all())
 
 
 def _delete(connection: sa.Connection, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
-    return connection.execute(sa.delete(table).where(table.c.id.in_(_batch(table, *conditions)))).rowcount
+    # Counted by what comes back: for a statement that begins with a CTE, SQLite's driver counts nothing.
+    change = sa.delete(table).where(table.c.id.in_(_batch(table, *conditions)))
+    return len(connection.execute(change.returning(table.c.id)).all())
 
 
 def _batch(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[str]]:
