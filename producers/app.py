@@ -36,10 +36,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _timeouts(settings: Settings) -> dict[str, float]:
-    """On every wait of a publish. RabbitMQ under an alarm never confirms, and py-amqp's own limit for that never ends.
-
-    The error comes after three such waits: the confirmation, and twice for closing the connection.
-    """
+    """On every wait of a publish: under an alarm RabbitMQ never confirms, and py-amqp waits for that without an end."""
     if settings.uses_redis_broker:
         return {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
     return {"read_timeout": _TIMEOUT_S, "write_timeout": _TIMEOUT_S}

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import Celery
@@ -16,10 +17,11 @@ from tagging.redaction import redacted
 from tagging.settings import Settings, mask_url
 
 _POLL_S: Final = 0.05
+_CLOSE_S: Final = 1.0
 
 
 class Publisher:
-    """Publishes messages of the contract. The same id published twice has one answer."""
+    """Publishes messages of the contract. The same id published twice has one answer. Of one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.broker.url
@@ -27,6 +29,7 @@ class Publisher:
         # Publishing needs no results: with a backend Celery would subscribe to each task's result as it is sent.
         self._app: Celery = make_app(settings)
         self._app.conf.result_backend = "disabled://"
+        self._producer: Any = None
 
     def publish(self, task: str, message: Mapping[str, Any], *, task_id: str | None = None) -> str:
         """Send one message to its queue and return its task id.
@@ -54,13 +57,12 @@ class Publisher:
         """
         sent = 0
         try:
-            with self._app.producer_or_acquire() as producer:
+            with self._connected() as producer:
                 for task, message, task_id in messages:
                     self._send(producer, task, message, task_id)
                     sent += 1
                     yield task_id
         except (OperationalError, OSError) as e:
-            self._disconnect()
             raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached after {sent} messages: {e}") from e
 
     def waiting(self, queue: str) -> int:
@@ -70,12 +72,13 @@ class Publisher:
             BrokerUnreachable: Nobody knows.
         """
         try:
-            with self._app.connection_for_write() as connection, connection._reraise_as_library_errors():
-                connection.ensure_connection(max_retries=1, interval_start=0)
-                try:
-                    return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
-                except connection.channel_errors:
-                    return 0  # nobody has declared it so far
+            with self._connected() as producer:
+                connection = producer.connection
+                with connection.channel() as channel:
+                    try:
+                        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+                    except connection.channel_errors:
+                        return 0  # nobody has declared it so far
         except (OperationalError, OSError) as e:
             raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached: {e}") from e
 
@@ -112,13 +115,31 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections."""
+        self._disconnect()
         self._app.close()
         self._results.close()
 
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """A producer on this publisher's one connection, which is given up when anything on it fails.
+
+        An answer may still be on its way there: whoever used it next would take it for theirs.
+        """
+        if self._producer is None:
+            self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+        try:
+            with self._producer.connection._reraise_as_library_errors():
+                # Once: waiting for a broker is the caller's business.
+                self._producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+                yield self._producer
+        except BaseException:
+            self._disconnect()
+            raise
+
     def _disconnect(self) -> None:
-        """Let go of connections on which an answer may still be on its way; the next publish makes a new one."""
-        self._app.amqp.producer_pool.force_close_all(close_pool=False)
-        self._app.pool.force_close_all(close_pool=False)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.connection.collect(socket_timeout=_CLOSE_S)
 
     def _send(self, producer: Any, task: str, message: Mapping[str, Any], task_id: str) -> None:
         self._app.send_task(
