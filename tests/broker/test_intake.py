@@ -219,27 +219,28 @@ def test_without_a_results_backend_tags_are_stored_and_the_intake_is_finished(
     assert all(outage.site.tags(f"R-{id_}") for id_ in ids)
 
 
+@pytest.fixture
+def own_rabbit() -> Iterator[RabbitServer]:
+    with launched(RabbitServer) as server:
+        yield server
+
+
 def test_a_rabbitmq_that_takes_nothing_more_is_given_up_and_accepting_goes_on(
-    site: Site, rabbit_server: RabbitServer
+    outage: Desk, own_rabbit: RabbitServer
 ) -> None:
-    if site.broker.rabbit is None:
-        pytest.skip("an alarm is RabbitMQ's")
-    with closing(Desk(site)) as desk:
-        publisher = Publisher(site.settings)
-        publisher.publish(TAG_TICKET, text("before").message, task_id="alarm-before")
-        rabbit_server.control("set_vm_memory_high_watermark", "absolute", "1")
-        try:
-            began = time.monotonic()
-            with pytest.raises(BrokerUnreachable):
-                publisher.publish(TAG_TICKET, text("during").message, task_id="alarm-during")
-            took_s = time.monotonic() - began
-            assert [receipt.outcome for receipt in desk.intake.accept([text("alarm-accepted")])] == ["accepted"]
-        finally:
-            rabbit_server.control("set_vm_memory_high_watermark", "0.4")
-        print(f"a publish that RabbitMQ blocks failed after {took_s:.1f} s")
-        with desk.relay():
-            desk.wait_for("done", "alarm-accepted")
-        publisher.close()
+    environ = {**outage.site.environ, "TAGMILL_BROKER__URL": own_rabbit.url}
+    with closing(Publisher(load(environ=environ).settings)) as publisher:
+        publisher.publish(TAG_TICKET, text("before").message)
+        own_rabbit.control("set_vm_memory_high_watermark", "absolute", "1")
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable):
+            publisher.publish(TAG_TICKET, text("during").message)
+        print(f"a publish that RabbitMQ blocks failed after {time.monotonic() - began:.1f} s")
+    assert [receipt.outcome for receipt in outage.intake.accept([text("alarm")])] == ["accepted"]
+    with outage.relay(TAGMILL_BROKER__URL=own_rabbit.url) as log:
+        wait_until("the relay has noticed", lambda: "relay.broker_lost" in log.read_text(), timeout_s=40)
+        own_rabbit.control("set_vm_memory_high_watermark", "0.4")
+        outage.wait_for("published", "alarm")
 
 
 def _settings() -> dict[str, str]:
