@@ -93,8 +93,8 @@ class Relay:
         self._settings = settings
         self._forget = forget
         self._clock = clock
-        self._broker_outage = _Outage("broker", settings)
-        self._ledger_outage = _Outage("ledger", settings)
+        self._broker_outage = _Outage(settings, begins="relay.broker_lost", ends="relay.broker_back")
+        self._ledger_outage = _Outage(settings, begins="relay.ledger_lost", ends="relay.ledger_back")
         self._sweep = _Timer(min(_SWEEP_EVERY_S, settings.sweep_after_s / 4), clock)
         self._retention = _Timer(_FORGET_EVERY_S, clock)
 
@@ -165,9 +165,10 @@ class Relay:
 class _Outage:
     """How long to leave something alone, and one line when it goes and one when it is back."""
 
-    def __init__(self, name: str, settings: IntakeSettings) -> None:
-        self._name = name
+    def __init__(self, settings: IntakeSettings, *, begins: str, ends: str) -> None:
         self._settings = settings
+        self._begins = begins
+        self._ends = ends
         self._failures = 0
         self._began_at = 0.0
 
@@ -180,7 +181,7 @@ class _Outage:
         """One more try failed; seconds until the next."""
         if not self.lasts:
             self._began_at = time.monotonic()
-            log.error(f"relay.{self._name}_lost", cause=str(cause))
+            log.error(self._begins, cause=str(cause))
         self._failures += 1
         return pause_s(
             self._failures,
@@ -193,7 +194,7 @@ class _Outage:
         """A try worked."""
         if self.lasts:
             lost_s = round(time.monotonic() - self._began_at, 3)
-            log.info(f"relay.{self._name}_back", lost_s=lost_s, failures=self._failures)
+            log.info(self._ends, lost_s=lost_s, failures=self._failures)
         self._failures = 0
 
 
