@@ -412,7 +412,11 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"{longest_s:.0f} s (batching.drain_s + 2 x model.timeout_s): it would come back while it runs.\n"
             f"    Set broker.visibility_timeout_s to {2 * longest_s:.0f} or more."
         )
-    comes_back_s = longest_s + (s.broker.visibility_timeout_s if s.uses_redis_broker else 0)
+    yield from _intake_disagreements(s)
+
+
+def _intake_disagreements(s: Settings) -> Iterator[str]:
+    comes_back_s = s.longest_hold_s + (s.broker.visibility_timeout_s if s.uses_redis_broker else 0)
     if s.intake.sweep_after_s < comes_back_s:
         yield (
             f"intake.sweep_after_s is {s.intake.sweep_after_s:g} but the broker itself may bring a message back after "
