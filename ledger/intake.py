@@ -188,15 +188,19 @@ class Intake:
         Raises:
             StoreUnavailable: The database failed; they will be published again, which is harmless.
         """
-        self._update(
-            ids,
-            {
-                "state": "published",
-                "published_at": now,
-                "publishes": intake.c.publishes + 1,
-                "next_publish_at": again_at,
-            },
-        )
+        unfinished = intake.c.state.in_(UNFINISHED)
+        with self._database.writing() as connection:
+            for some in portions(sorted(map(as_key, ids))):
+                connection.execute(
+                    sa.update(intake)
+                    .where(intake.c.id.in_(_in_order(some)))
+                    .values(
+                        state=sa.case((unfinished, "published"), else_=intake.c.state),
+                        next_publish_at=sa.case((unfinished, again_at), else_=None),
+                        published_at=now,
+                        publishes=intake.c.publishes + 1,
+                    )
+                )
 
     def release(self, ids: Collection[str], *, now: datetime) -> None:
         """Give up the claim on these: they are due at once, for whoever reaches the broker.
@@ -204,7 +208,10 @@ class Intake:
         Raises:
             StoreUnavailable: The database failed; they are due when the claim runs out.
         """
-        self._update(ids, {"next_publish_at": now})
+        with self._database.writing() as connection:
+            for some in portions(sorted(map(as_key, ids))):
+                change = sa.update(intake).where(intake.c.id.in_(_in_order(some)), intake.c.state.in_(UNFINISHED))
+                connection.execute(change.values(next_publish_at=now))
 
     def give_up(self, due: Sequence[Due], reason: str) -> None:
         """Park these as dead letters with this reason.
@@ -277,12 +284,6 @@ class Intake:
         # Either constraint: the id, or the source's idempotency key.
         insert = self._database.insert(intake).on_conflict_do_nothing().returning(intake.c.id)
         return set(connection.execute(insert, rows).scalars())
-
-    def _update(self, ids: Collection[str], values: Mapping[str, Any]) -> None:
-        with self._database.writing() as connection:
-            for some in portions(sorted(map(as_key, ids))):
-                change = sa.update(intake).where(intake.c.id.in_(_in_order(some)), intake.c.state.in_(UNFINISHED))
-                connection.execute(change.values(**values))
 
     def _select(self, condition: sa.ColumnElement[bool]) -> list[IntakeRow]:
         columns = [intake.c[name] for name in IntakeRow.__dataclass_fields__]
