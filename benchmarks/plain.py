@@ -27,8 +27,9 @@ class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryPairCache):
     def __init__(self) -> None:
         """Keep nothing."""
 
-    def write(self, rows: Any) -> None:
+    def write(self, rows: Any, *, done: Any = ()) -> Any:  # noqa: ARG002  # the port's signature
         """Forget the rows."""
+        return frozenset()
 
     def park(self, letters: Any) -> None:
         """Forget the letters."""

@@ -34,6 +34,7 @@ class Database:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._writer = engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def __str__(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
@@ -53,15 +54,17 @@ class Database:
             raise self._explained(e) from e
 
     @contextmanager
-    def migrating(self) -> Iterator[sa.Connection]:
-        """A transaction that keeps every other writer out from its first statement on.
+    def writing(self) -> Iterator[sa.Connection]:
+        """As ``transaction``, for one that reads before it writes: SQLite's other writers are kept out from its start.
+
+        Where it began as a reader, SQLite would refuse its first change if anybody had written since.
 
         Raises:
-            StoreUnavailable: The database failed; nothing was changed.
+            StoreUnavailable: The database failed; nothing of the transaction is known to be stored.
+            ValueError: The database was not asked: a value cannot be written at all, such as NaN in JSON.
         """
         try:
-            # SQLite would otherwise take its write lock at the first change, after the version was read.
-            with self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection:
+            with self._writer.begin() as connection:
                 yield connection
         except SQLAlchemyError as e:
             raise self._explained(e) from e

@@ -151,3 +151,41 @@ dead_letters: Final = sa.Table(
     sa.Column("payload", ExactText, nullable=False),
     sa.Column("parked_at", UtcDateTime, nullable=False, index=True),
 )
+
+intake: Final = sa.Table(
+    "intake",
+    metadata,
+    sa.Column("id", KeyText, primary_key=True),
+    sa.Column("task", PlainText, nullable=False),
+    sa.Column("queue", PlainText, nullable=False),
+    # What the message is about. A tag_many has a source of its own at most; its documents stand in its body.
+    sa.Column("source", KeyText, nullable=False),
+    sa.Column("ref", KeyText),
+    sa.Column("kind", PlainText),
+    sa.Column("revision", sa.BigInteger),
+    sa.Column("idempotency_key", KeyText),
+    sa.Column("body", ExactText),
+    sa.Column("state", PlainText, nullable=False),
+    sa.Column("publishes", sa.Integer, nullable=False),
+    sa.Column("reason", PlainText),
+    sa.Column("accepted_at", UtcDateTime, nullable=False),
+    sa.Column("published_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    # When somebody has to publish it next; NULL once it is finished.
+    sa.Column("next_publish_at", UtcDateTime),
+    sa.UniqueConstraint("source", "idempotency_key", name="uq_intake_source_idempotency_key"),
+)
+sa.Index("ix_intake_due", intake.c.state, intake.c.queue, intake.c.next_publish_at)
+sa.Index("ix_intake_finished", intake.c.state, intake.c.finished_at)
+sa.Index("ix_intake_document", intake.c.ref, intake.c.source)
+_has_text: Final = intake.c.body.is_not(None)
+# Retention looks for old texts again and again; a year of rows without one must not be in its way.
+sa.Index("ix_intake_texts", intake.c.finished_at, sqlite_where=_has_text, postgresql_where=_has_text)
+
+tombstones: Final = sa.Table(
+    "tombstones",
+    metadata,
+    # A digest: that something was erased must not say what.
+    sa.Column("document", PlainText, primary_key=True),
+    sa.Column("erased_at", UtcDateTime, nullable=False),
+)

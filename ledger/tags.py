@@ -6,20 +6,26 @@ the same document,
 - the one of the newer revision stands, whichever came first;
 - of the same revision, the first one stands, so that a task that is delivered twice writes once; unless another task
   was answered by another model (by fingerprint), which is how documents are tagged again after an upgrade.
+
+Of a document that was erased none stands, whatever its revision.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
 from ledger.database import Database, Prepared
+from ledger.fence import erased_among, portions
+from ledger.intake import finish
 from ledger.schema import as_key, tags
 from tagging.answers import Answer
+from tagging.documents import Document
 
 
 class TagKey(NamedTuple):
@@ -73,6 +79,21 @@ class TagRow:
         # As stored: two references that are the same to the database are one row.
         return TagKey(as_key(self.ref), as_key(self.source), self.kind, self.label_set_digest, self.multi_label)
 
+    @property
+    def document(self) -> Document:
+        """Which document it is about."""
+        return Document(self.source, self.ref, self.kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of a batch of tags."""
+
+    changed: int
+    """Rows that stand now and did not before."""
+    erased: frozenset[Document]
+    """Documents of the batch that were erased: none of their tags was written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingTags(TagRow):
@@ -93,10 +114,22 @@ def standing_of(rows: Iterable[TagRow]) -> list[TagRow]:
     """The rows that stand after all of them came in this order: one a key, sorted by key."""
     standing: dict[TagKey, TagRow] = {}
     for row in rows:
-        if row.key not in standing or supersedes(row, standing[row.key]):
-            standing[row.key] = row
+        key = row.key
+        old = standing.get(key)
+        if old is None or supersedes(row, old):
+            standing[key] = row
     # Two workers that lock the same rows in the same order cannot deadlock.
-    return sorted(standing.values(), key=lambda row: row.key)
+    return [row for _, row in sorted(standing.items(), key=itemgetter(0))]
+
+
+def superseded(messages: Mapping[str, Iterable[TagRow]], standing: Mapping[TagKey, int]) -> set[str]:
+    """The messages to which nothing but older revisions than the standing ones was answered."""
+    return {
+        id_
+        for id_, rows in messages.items()
+        if (revisions := [(row.revision, standing.get(row.key, row.revision)) for row in rows])
+        and all(mine < newest for mine, newest in revisions)
+    }
 
 
 class TagLedger:
@@ -105,18 +138,28 @@ class TagLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def write(self, rows: Sequence[TagRow]) -> int:
-        """Store the batch in one transaction; how many rows it changed.
+    def write(self, messages: Mapping[str, Sequence[TagRow]]) -> Written:
+        """Store what was answered to each message, by its task id, and finish those that were accepted in the intake.
+
+        One transaction. A message may have no rows: it is finished all the same.
 
         Raises:
             StoreUnavailable: The database failed; the same batch can be written again.
         """
+        if not messages:
+            return Written(changed=0, erased=frozenset())
+        rows = [row for answered in messages.values() for row in answered]
         standing = standing_of(rows)
-        if not standing:
-            return 0
         now = datetime.now(UTC)
-        with self._database.transaction() as connection:
-            return self._upsert.run(connection, [_values(row, now) for row in standing])
+        with self._database.writing() as connection:
+            erased = erased_among(connection, (row.document for row in standing))
+            kept = [row for row in standing if row.document not in erased] if erased else standing
+            changed = self._upsert.run(connection, [_values(row, now) for row in kept]) if kept else 0
+            # Where every row was written none of them is older than what stands.
+            stale = superseded(messages, _revisions(connection, kept)) if changed < len(rows) else set()
+            finish(connection, dict.fromkeys(messages.keys() - stale), "done", now)
+            finish(connection, dict.fromkeys(stale, "a newer revision stands"), "superseded", now)
+        return Written(changed=changed, erased=erased)
 
     def by_id(self, task_id: str) -> list[StandingTags]:
         """What stands as the answer to the task of this id, newest first.
@@ -163,6 +206,17 @@ class TagLedger:
         query = sa.select(tags).where(condition).order_by(tags.c.updated_at.desc(), *tags.primary_key.columns)
         with self._database.transaction() as connection:
             return [StandingTags(**row) for row in connection.execute(query).mappings()]
+
+
+def _revisions(connection: sa.Connection, rows: Collection[TagRow]) -> dict[TagKey, int]:
+    """The revisions that stand under the keys of these rows."""
+    key = sa.tuple_(*tags.primary_key.columns)
+    columns = (*tags.primary_key.columns, tags.c.revision)
+    return {
+        TagKey(*found[:-1]): found[-1]
+        for some in portions([row.key for row in rows])
+        for found in connection.execute(sa.select(*columns).where(key.in_(some)))
+    }
 
 
 def _values(row: TagRow, now: datetime) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def upgrade(url: str) -> None:
     """
     database = open_database(url)
     try:
-        with _alembic, database.migrating() as connection:
+        with _alembic, database.writing() as connection:
             _lock(connection)
             _migrate(database, connection)
     finally:

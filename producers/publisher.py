@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import Celery
@@ -16,10 +17,11 @@ from tagging.redaction import redacted
 from tagging.settings import Settings, mask_url
 
 _POLL_S: Final = 0.05
+_CLOSE_S: Final = 1.0
 
 
 class Publisher:
-    """Publishes messages of the contract. The same id published twice has one answer."""
+    """Publishes messages of the contract. The same id published twice has one answer. Of one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.broker.url
@@ -27,6 +29,7 @@ class Publisher:
         # Publishing needs no results: with a backend Celery would subscribe to each task's result as it is sent.
         self._app: Celery = make_app(settings)
         self._app.conf.result_backend = "disabled://"
+        self._producer: Any = None
 
     def publish(self, task: str, message: Mapping[str, Any], *, task_id: str | None = None) -> str:
         """Send one message to its queue and return its task id.
@@ -44,19 +47,51 @@ class Publisher:
         Raises:
             BrokerUnreachable: Some were not sent; publishing the same ids again is safe.
         """
+        return sum(1 for _ in self.publishing(messages))
+
+    def publishing(self, messages: Iterable[tuple[str, Mapping[str, Any], str]]) -> Iterator[str]:
+        """The ids of (task, message, task id) triples, each once the broker has confirmed it.
+
+        Raises:
+            BrokerUnreachable: Whether the next one was stored is not known; those after it were not sent.
+        """
         sent = 0
         try:
-            with self._app.producer_or_acquire() as producer:
+            with self._connected() as producer:
                 for task, message, task_id in messages:
                     self._send(producer, task, message, task_id)
                     sent += 1
+                    yield task_id
         except (OperationalError, OSError) as e:
             raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached after {sent} messages: {e}") from e
-        return sent
+
+    def waiting(self, queue: str) -> int:
+        """How many messages the queue holds, those that a worker has fetched not among them.
+
+        Raises:
+            BrokerUnreachable: Nobody knows.
+        """
+        try:
+            with self._connected() as producer:
+                connection = producer.connection
+                with connection.channel() as channel:
+                    try:
+                        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+                    except connection.channel_errors:
+                        return 0  # nobody has declared it so far
+        except (OperationalError, OSError) as e:
+            raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached: {e}") from e
 
     def result(self, task_id: str) -> Any:
         """Celery's ``AsyncResult`` of the id."""
         return self._results.AsyncResult(task_id)
+
+    def forget(self, task_ids: Iterable[str]) -> int:
+        """Remove the results of these tasks; how many there were."""
+        found = [id_ for id_ in task_ids if self._results.backend.get_task_meta(id_)["status"] in READY_STATES]
+        for id_ in found:
+            self._results.backend.forget(id_)
+        return len(found)
 
     def answers(self, task_ids: Sequence[str], *, timeout_s: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids with their answers, as they come; ``{"error"}`` where a task failed, or did not finish in time."""
@@ -80,8 +115,31 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections."""
+        self._disconnect()
         self._app.close()
         self._results.close()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """A producer on this publisher's one connection, which is given up when anything on it fails.
+
+        An answer may still be on its way there: whoever used it next would take it for theirs.
+        """
+        if self._producer is None:
+            self._producer = self._app.amqp.Producer(self._app.connection_for_write(), auto_declare=False)
+        try:
+            with self._producer.connection._reraise_as_library_errors():
+                # Once: waiting for a broker is the caller's business.
+                self._producer.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+                yield self._producer
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.connection.collect(socket_timeout=_CLOSE_S)
 
     def _send(self, producer: Any, task: str, message: Mapping[str, Any], task_id: str) -> None:
         self._app.send_task(

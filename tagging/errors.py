@@ -3,7 +3,8 @@
     TagmillError
     ├── InvalidMessage       the message cannot be done as it is; parked with this text as the reason
     │   ├── UnknownLabelSet  no such label set; the text lists the known ones
-    │   └── UnsupportedVersion  written by a newer major version than this worker speaks
+    │   ├── UnsupportedVersion  written by a newer major version than this worker speaks
+    │   └── DocumentErased   its document was erased; neither stored nor parked
     ├── SettingsError        the configuration is wrong; carries every problem at once
     ├── ModelRefused         the checkpoint cannot be served; says why and what to do
     ├── EngineError          the device failed; nothing of the pass was scored
@@ -12,6 +13,7 @@
     │   └── NotFinite           the model answered NaN or Inf
     ├── EngineLost           the engine's process dies again and again; the worker has to stop
     ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
+    ├── BrokerRefused        the broker is set up so that it would lose messages; says how to mend it
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
 
 The text of an error is read by people: it says what was expected, what came, and what to do. It never
@@ -38,6 +40,13 @@ class UnknownLabelSet(InvalidMessage):
 
 class UnsupportedVersion(InvalidMessage):
     """The message was written by a newer major version of the contract."""
+
+
+class DocumentErased(InvalidMessage):
+    """The document was erased, and is not tagged again."""
+
+    def __init__(self) -> None:
+        super().__init__("the document was erased; it is not tagged again")
 
 
 class SettingsError(TagmillError):
@@ -74,6 +83,10 @@ class EngineLost(TagmillError):
 
 class StoreUnavailable(TagmillError):
     """A store that must not be skipped cannot be reached; the work has to wait."""
+
+
+class BrokerRefused(TagmillError):
+    """The broker is set up so that it would lose messages. The text says what was found, what is expected, and how."""
 
 
 class BrokerUnreachable(TagmillError):

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tagging.errors import InvalidMessage, UnsupportedVersion
+from tagging.documents import DEFAULT_KIND, DEFAULT_SOURCE, ERASED_ITEM
+from tagging.errors import DocumentErased, InvalidMessage, UnsupportedVersion
 from tagging.labels import LabelBook, LabelSet, Policy, check_labels
 from tagging.long_text import DEFAULT_OVERLAP, TRUNCATE, LongText, Overlap, Rule
 from tagging.names import KIND_OF_TASK, Kind
@@ -187,9 +188,11 @@ class Decoder:
         ]
 
     def _item(self, request: TagManyRequest, raw: dict[str, Any], *, lenient: bool, item_id: str) -> Item:
+        if raw == ERASED_ITEM:
+            return DocumentErased()
         try:
             item = _parse(TagItem, raw, lenient=lenient)
-            kind = item.kind or request.kind or "ticket"
+            kind = item.kind or request.kind or DEFAULT_KIND
             return self._task(item, request, task_id=item.id or item_id, kind=kind)
         except InvalidMessage as e:
             return e
@@ -202,7 +205,7 @@ class Decoder:
         return TagTask(
             id=task_id,
             kind=kind,
-            source=own.source or shared.source or "api",
+            source=own.source or shared.source or DEFAULT_SOURCE,
             ref=own.ref or own.id or task_id,
             revision=own.revision,
             text=text,

@@ -27,6 +27,8 @@ from tagging.messages import MAX_ITEMS, MAX_LABELS, MAX_TEXT_CHARS, Limits
 
 ENV_PREFIX: Final = "TAGMILL_"
 CONFIG_DIR_VARIABLE: Final = "TAGMILL_CONFIG_DIR"
+Unsafe = Literal["eviction", "no-aof", "classic-queue"]
+"""What a broker may be allowed to be by its name, though it may lose messages: ``workers.refusals`` explains each."""
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
@@ -42,6 +44,9 @@ class BrokerSettings(_Section):
         0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
     )
     visibility_timeout_s: int = Field(600, ge=10, description="Redis: after this an unacknowledged message comes back.")
+    allow_unsafe: tuple[Unsafe, ...] = Field(
+        (), description="Start on a broker that may lose messages: eviction, no-aof, classic-queue."
+    )
     heartbeat_s: int = Field(10, ge=0, description="RabbitMQ: seconds between heartbeats.")
 
 
@@ -66,9 +71,27 @@ class CacheSettings(_Section):
 
 
 class LedgerSettings(_Section):
-    """The database of tags that stand and of dead letters."""
+    """The database of the intake, of tags that stand and of dead letters."""
 
     url: str = Field("sqlite:///tagmill.db", description="sqlite:///file or postgresql://")
+    keep_text_days: float = Field(7.0, ge=0, description="Texts of messages that are done; tags never hold one.")
+    keep_done_days: float = Field(30.0, ge=0, description="The intake's rows of messages that are done.")
+    keep_dead_days: float = Field(90.0, ge=0, description="Dead letters with their texts.")
+
+
+class IntakeSettings(_Section):
+    """How what was accepted gets to the queue: ``tagmill relay``."""
+
+    poll_ms: int = Field(200, ge=10, description="How often a relay looks for what was accepted.")
+    batch: int = Field(256, ge=1, le=5000, description="Messages that a relay claims and publishes at a time.")
+    claim_s: float = Field(60.0, gt=0, description="After this another relay publishes what was claimed and is not.")
+    sweep_after_s: float = Field(
+        900.0, gt=0, description="What was published so long ago and is not finished may be published again."
+    )
+    sweep_batch: int = Field(256, ge=1, le=5000, description="Messages that one sweep publishes again at most.")
+    max_publishes: int = Field(5, ge=1, description="Published so often and never finished, a message is parked.")
+    backoff_s: float = Field(1.0, gt=0, description="First pause after the broker or the ledger was lost; it doubles.")
+    backoff_max_s: float = Field(30.0, gt=0)
 
 
 class ModelSettings(_Section):
@@ -185,6 +208,7 @@ class Settings(BaseSettings):
     results: ResultsSettings = ResultsSettings()
     cache: CacheSettings = CacheSettings()
     ledger: LedgerSettings = LedgerSettings()
+    intake: IntakeSettings = IntakeSettings()
     model: ModelSettings = ModelSettings()
     batching: BatchingSettings = BatchingSettings()
     labels: LabelsSettings = LabelsSettings()
@@ -218,6 +242,11 @@ class Settings(BaseSettings):
         return self.batching.drain_s + 20
 
     @property
+    def longest_hold_s(self) -> float:
+        """How long a worker may hold a message: it drains, while a pass runs and one waits."""
+        return self.batching.drain_s + 2 * self.model.timeout_s
+
+    @property
     def limits(self) -> Limits:
         """The message limits of this deployment."""
         return Limits(
@@ -230,6 +259,12 @@ class Settings(BaseSettings):
     def policy(self) -> Policy:
         """When a score becomes a tag, for labels that come with the message."""
         return Policy(apply_at=self.labels.apply_at, suggest_at=self.labels.suggest_at)
+
+    @property
+    def cache_can_be_guessed(self) -> bool:
+        """Whether others may read the cache's keys, and could find a short text by trying."""
+        host = urlsplit(self.cache.url).hostname
+        return host not in (None, "localhost", "127.0.0.1", "::1") and not self.cache.pepper.get_secret_value()
 
     @property
     def uses_redis_broker(self) -> bool:
@@ -401,13 +436,27 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"worker.loop_timeout_s is {s.worker.loop_timeout_s:g}, but the loop may wait {LOOP_WAITS_S:g} s for "
             f"one answer of a server: it would be ended for nothing.\n    Set {2 * LOOP_WAITS_S:g} or more, or 0."
         )
-    longest_s = s.batching.drain_s + 2 * s.model.timeout_s
+    longest_s = s.longest_hold_s
     if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
         yield (
             f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a message can be held for "
             f"{longest_s:.0f} s (batching.drain_s + 2 x model.timeout_s): it would come back while it runs.\n"
             f"    Set broker.visibility_timeout_s to {2 * longest_s:.0f} or more."
         )
+    yield from _intake_disagreements(s)
+
+
+def _intake_disagreements(s: Settings) -> Iterator[str]:
+    comes_back_s = s.longest_hold_s + (s.broker.visibility_timeout_s if s.uses_redis_broker else 0)
+    if s.intake.sweep_after_s < comes_back_s:
+        yield (
+            f"intake.sweep_after_s is {s.intake.sweep_after_s:g} but the broker itself may bring a message back after "
+            f"{comes_back_s:.0f} s: it would be published twice.\n"
+            f"    Set intake.sweep_after_s to {comes_back_s:.0f} or more, or TAGMILL_INTAKE__SWEEP_AFTER_S="
+            f"{comes_back_s:.0f}."
+        )
+    if s.intake.backoff_s > s.intake.backoff_max_s:
+        yield f"intake.backoff_s {s.intake.backoff_s:g} is above intake.backoff_max_s {s.intake.backoff_max_s:g}"
 
 
 def _has(sections: Mapping[str, Any], name: str) -> bool:

@@ -55,4 +55,6 @@ def exchange_type(settings: Settings) -> str:
 
 def queue_arguments(settings: Settings) -> dict[str, str] | None:
     """Arguments that every party must declare a queue with, or RabbitMQ refuses the declaration."""
-    return None if settings.uses_redis_broker else {"x-queue-type": "quorum"}
+    if settings.uses_redis_broker or "classic-queue" in settings.broker.allow_unsafe:
+        return None
+    return {"x-queue-type": "quorum"}

@@ -55,13 +55,14 @@ def find_server() -> tuple[Path, str]:
 
 
 @contextmanager
-def redis_server(folder: Path, *, port: int = 0, durable: bool = False) -> Iterator[EmbeddedRedis]:
-    """A running Redis whose data lie in ``folder``; stopped when the block ends, whatever happens in it.
+def redis_server(folder: Path, *, port: int = 0) -> Iterator[EmbeddedRedis]:
+    """A running Redis that is safe for a queue; stopped when the block ends, whatever happens in it.
+
+    It keeps an append-only file in ``folder``, so that a restart finds the queue as it was, and never evicts.
 
     Args:
         folder: Made if it is missing.
         port: 0 chooses a free one.
-        durable: Keep an append-only file, so that a restart finds the queue as it was.
 
     Raises:
         TagmillError: No program, or it did not start.
@@ -76,7 +77,7 @@ def redis_server(folder: Path, *, port: int = 0, durable: bool = False) -> Itera
         "dir": folder,
         "logfile": log,
         "save": "",
-        "appendonly": "yes" if durable else "no",
+        "appendonly": "yes",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }

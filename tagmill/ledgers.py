@@ -2,17 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from ledger.database import open_database
+from ledger.database import Database, open_database
 from ledger.dead import DeadLedger
+from ledger.intake import Intake
 from ledger.tags import TagLedger
 from ledger.upgrade import upgrade
 from tagging.settings import Settings
 
 
+class Ledgers(NamedTuple):
+    """What one database holds."""
+
+    database: Database
+    tags: TagLedger
+    dead: DeadLedger
+    intake: Intake
+
+
 @contextmanager
-def open_ledgers(settings: Settings) -> Iterator[tuple[TagLedger, DeadLedger]]:
-    """The tags and the dead letters.
+def open_ledgers(settings: Settings) -> Iterator[Ledgers]:
+    """The tags, the dead letters and the intake.
 
     Raises:
         StoreUnavailable: The database cannot be reached.
@@ -20,6 +31,6 @@ def open_ledgers(settings: Settings) -> Iterator[tuple[TagLedger, DeadLedger]]:
     upgrade(settings.ledger.url)
     database = open_database(settings.ledger.url)
     try:
-        yield TagLedger(database), DeadLedger(database)
+        yield Ledgers(database, TagLedger(database), DeadLedger(database), Intake(database))
     finally:
         database.close()

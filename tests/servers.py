@@ -238,7 +238,7 @@ class RedisServer(Server):
         return f"redis://{HOST}:{self.port}/0"
 
     def command(self) -> list[str | Path]:
-        """Without snapshots unless ``options`` say otherwise; a later option wins."""
+        """With an append-only file and without snapshots unless ``options`` say otherwise; a later option wins."""
         common = [
             "--bind",
             HOST,
@@ -248,6 +248,8 @@ class RedisServer(Server):
             str(self.folder),
             "--save",
             "",
+            "--appendonly",
+            "yes",
             "--daemonize",
             "no",
         ]

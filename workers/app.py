@@ -72,11 +72,16 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         """Load the model and connect the stores; returns when the first batch can be taken, the same one each time.
 
         Raises:
+            BrokerRefused: The broker would lose messages.
+            BrokerUnreachable: The broker does not answer.
             ModelRefused: The checkpoint cannot be served.
             StoreUnavailable: The ledger cannot be opened.
             SettingsError: The port for metrics cannot be opened.
         """
         if self._pipeline is None:
+            from workers.refusals import refuse_unsafe_broker
+
+            refuse_unsafe_broker(self.settings, queues(self.settings))
             store = self._open_ledger()
             engine = build_engine(self.loaded)
             self._pipeline = Pipeline(
@@ -211,6 +216,8 @@ def build_recall(settings: Settings, *, meter: Meter) -> Recall:
     from workers.stores.redis_pairs import RedisPairCache
 
     cache = settings.cache
+    if settings.cache_can_be_guessed:
+        log.warning("cache.unpeppered", remedy="set cache.pepper, the same for every worker")
     return Recall(
         local=LocalPairCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s),
         shared=RedisPairCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms, meter=meter)

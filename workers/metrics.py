@@ -43,10 +43,11 @@ MESSAGES: Final = Metric(
     name="tagmill_messages_total",
     kind="counter",
     unit="messages",
-    labels={"lane": ("live", "bulk"), "outcome": ("tagged", "retried", "dead")},
+    labels={"lane": ("live", "bulk"), "outcome": ("tagged", "retried", "dead", "refused")},
     about="Messages that left a batch, by what became of them. A message that is retried counts again each time.",
     use="`tagged` is the throughput to alert on when it stops while the queue is not empty. `retried` rising is the "
-    "device failing; `dead` rising is a sender's fault or a lasting one of the device: `tagmill dead list`.",
+    "device failing; `dead` rising is a sender's fault or a lasting one of the device: `tagmill dead list`. "
+    "`refused` are late messages about erased documents.",
 )
 TEXTS: Final = Metric(
     name="tagmill_texts_total",

@@ -18,7 +18,16 @@ import structlog
 
 from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
 from tagging.digests import label_set_digest
-from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, InvalidMessage, NotFinite, TagmillError
+from tagging.documents import Document
+from tagging.errors import (
+    DeviceOutOfMemory,
+    DocumentErased,
+    EngineDied,
+    EngineError,
+    InvalidMessage,
+    NotFinite,
+    TagmillError,
+)
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
 from tagging.names import TAG_MANY, Lane, lane_of
 from workers import scoring
@@ -37,7 +46,7 @@ from workers.metrics import (
 )
 from workers.ports import DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore
 from workers.recall import Asked, Premise, Premises, Recall
-from workers.verdicts import Dead, Retry, Tagged, Verdict
+from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 
 log = structlog.get_logger()
 
@@ -210,8 +219,11 @@ class Pipeline:
         self._recall.share(work.premises)
         self._fold(work)
         verdicts = [self._judge(d, c, work.answers) for d, c in zip(work.deliveries, work.contents, strict=True)]
-        self._store.write(list(_rows(work, verdicts)))
+        # In this order: a message that is finished in the intake is not published again, so its letters come first.
         self._dead_letters.park(list(_letters(work, verdicts)))
+        erased = self._store.write(list(_rows(work, verdicts)), done=list(_done(work, verdicts)))
+        if erased:
+            verdicts = self._without(erased, work, verdicts)
         self._measure(work)
         self._measure_verdicts(work.deliveries, verdicts)
         self._log(work, verdicts)
@@ -361,7 +373,10 @@ class Pipeline:
         if isinstance(contents, InvalidMessage):
             return Dead(cause=contents)
         failed = [entry.error for entry in contents if isinstance(entry, Question) and entry.error is not None]
-        verdict = self._not_now(delivery, failed[0]) if failed else None
+        if failed and delivery.task != TAG_MANY and isinstance(failed[0], DocumentErased):
+            return Refused(cause=failed[0])
+        faults = [error for error in failed if not isinstance(error, DocumentErased)]
+        verdict = self._not_now(delivery, faults[0]) if faults else None
         if isinstance(verdict, Retry):
             return verdict
         if delivery.task == TAG_MANY:
@@ -369,6 +384,16 @@ class Pipeline:
         if verdict is not None:
             return verdict
         return Tagged(result=next(answers[id(entry)] for entry in contents))
+
+    def _without(self, erased: Collection[Document], work: Work, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The verdicts, now that it is known which documents were erased while their texts were on the way."""
+        for question in work.questions:
+            if _document(question.task) in erased:
+                question.error = DocumentErased()
+        return [
+            self._judge(delivery, contents, work.answers) if isinstance(verdict, Tagged) else verdict
+            for delivery, contents, verdict in zip(work.deliveries, work.contents, verdicts, strict=True)
+        ]
 
     def _not_now(self, delivery: Delivery, cause: TagmillError) -> Retry | Dead:
         return Retry(cause=cause) if delivery.attempts + 1 < self._max_attempts else Dead(cause=cause)
@@ -415,6 +440,8 @@ class Pipeline:
                     log.warning("message.parked", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
                 case Retry(cause=cause):
                     log.warning("message.retried", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
+                case Refused():
+                    log.info("message.refused", id=delivery.id, reason="erased")
                 case Tagged():
                     pass
 
@@ -451,6 +478,8 @@ def _outcome(verdict: Verdict) -> str:
             return "retried"
         case Dead():
             return "dead"
+        case Refused():
+            return "refused"
 
 
 def _cause(error: EngineError) -> str:
@@ -513,6 +542,17 @@ def _rows(work: Work, verdicts: Sequence[Verdict]) -> Iterator[Stored]:
                 yield Stored(entry.task, entry.task_id, work.answers[id(entry)])
 
 
+def _done(work: Work, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """The messages that are done, even those of which every item was wrong."""
+    return (
+        delivery.id for delivery, verdict in zip(work.deliveries, verdicts, strict=True) if isinstance(verdict, Tagged)
+    )
+
+
+def _document(task: TagTask) -> Document:
+    return Document(task.source, task.ref, task.kind)
+
+
 def _letters(work: Work, verdicts: Sequence[Verdict]) -> Iterator[DeadLetter]:
     """What is parked: dead messages, and the wrong items of ``tag_many`` messages that are done otherwise."""
     for delivery, contents, verdict in zip(work.deliveries, work.contents, verdicts, strict=True):
@@ -529,7 +569,7 @@ def _item_letters(delivery: Delivery, entries: Sequence[Entry]) -> Iterator[Dead
     body = delivery.body
     assert isinstance(body, dict)  # else the message would not have had items
     for i, entry in enumerate(entries):
-        if (cause := _error(entry)) is not None:
+        if (cause := _error(entry)) is not None and not isinstance(cause, DocumentErased):
             alone = {**body, "items": [body["items"][i]]}
             yield _letter(delivery, id_=f"{delivery.id}/{i}", body=alone, cause=cause)
 

@@ -38,7 +38,7 @@ from workers.pipeline import Delivery, Pipeline, Work
 from workers.requests import Request
 from workers.results import BatchedRedisBackend
 from workers.transport import acks_together
-from workers.verdicts import Dead, Retry, Tagged, Verdict
+from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 from workers.watchdog import Pulse
 
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ class BatchTask(Task):  # type: ignore[misc]  # celery ships no types
         match _verdict.get():
             case Tagged(result=result):
                 return result
-            case Dead(cause=cause):
+            case Dead(cause=cause) | Refused(cause=cause):
                 raise cause
             case Retry(cause=cause):
                 raise self._retry(cause)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from tagging.answers import Answer
+from tagging.documents import Document
 from tagging.long_text import TRUNCATE, LongText
 from tagging.messages import TagTask
 from workers.metrics import Metric
@@ -168,10 +169,17 @@ class Stored(NamedTuple):
 
 
 class TagStore(Protocol):
-    """Tags that stand, by document. Idempotent; never goes back to an older revision."""
+    """Tags that stand, by document. Idempotent; never goes back to an older revision, nor to an erased document."""
 
-    def write(self, rows: Sequence[Stored]) -> None:
-        """Store the batch in one transaction.
+    def write(self, rows: Sequence[Stored], *, done: Sequence[str] = ()) -> frozenset[Document]:
+        """Store the batch in one transaction, in which the messages that it answers are finished in the intake.
+
+        Args:
+            rows: Answers, with the ids of the messages that asked.
+            done: Ids of further messages that are finished, though nothing is stored for them.
+
+        Returns:
+            The documents of the batch that were erased: nothing of theirs was written.
 
         Raises:
             StoreUnavailable: Nothing was written; the batch has to wait.
@@ -195,7 +203,7 @@ class DeadLetters(Protocol):
     """Nothing is dropped: what cannot be done waits here with its reason, until it is requeued or dropped."""
 
     def park(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters; the same id again replaces the earlier one.
+        """Keep the letters, without the texts of erased documents; the same id again replaces the earlier one.
 
         Raises:
             StoreUnavailable: Nothing was kept; the messages must not be acknowledged.

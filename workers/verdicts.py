@@ -28,4 +28,11 @@ class Dead:
     """Its text is the reason that people read."""
 
 
-Verdict = Tagged | Retry | Dead
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Answered with an error, and neither stored nor parked: its document was erased."""
+
+    cause: TagmillError
+
+
+Verdict = Tagged | Retry | Dead | Refused

@@ -91,26 +91,15 @@ def _labels(loaded: Loaded) -> str:
 
 
 def _broker(loaded: Loaded) -> str:
-    from producers.app import make_app
+    from workers.app import queues
+    from workers.refusals import refuse_unsafe_broker
 
     settings = loaded.settings
-    with make_app(settings).connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
-        connection.default_channel.close()
-    text = mask_url(settings.broker.url)
-    if settings.uses_redis_broker:
-        text += _redis_safety(settings.broker.url)
-    return text
-
-
-def _redis_safety(url: str) -> str:
-    """What a Redis that carries messages must not be."""
-    with _redis(url) as client:
-        policy = client.info("memory").get("maxmemory_policy", "noeviction")
-        durable = client.info("persistence").get("aof_enabled")
-    if str(policy).startswith("allkeys"):
-        raise TagmillError(f"{mask_url(url)}: maxmemory-policy {policy} evicts queued messages; set noeviction")
-    return "" if durable else " (no append-only file: a crash of Redis loses what is queued)"
+    refuse_unsafe_broker(settings, queues(settings))
+    allowed = (
+        f" (allowed to be unsafe: {', '.join(settings.broker.allow_unsafe)})" if settings.broker.allow_unsafe else ""
+    )
+    return mask_url(settings.broker.url) + allowed
 
 
 def _results(loaded: Loaded) -> str:
@@ -127,15 +116,17 @@ def _cache(loaded: Loaded) -> str:
         return "the worker's own memory only"
     with _redis(url) as client:
         client.ping()
-    return mask_url(url)
+    guess = "; cache.pepper is empty: short texts can be guessed from its keys. Set TAGMILL_CACHE__PEPPER"
+    return mask_url(url) + guess * loaded.settings.cache_can_be_guessed
 
 
 def _ledger(loaded: Loaded) -> str:
     from tagmill.ledgers import open_ledgers
 
-    with open_ledgers(loaded.settings) as (_, dead):
-        waiting = dead.count()
-    return f"{mask_url(loaded.settings.ledger.url)}, {waiting} dead letters"
+    with open_ledgers(loaded.settings) as ledgers:
+        waiting, counts = ledgers.dead.count(), ledgers.intake.counts()
+    unfinished = counts.get("accepted", 0) + counts.get("published", 0)
+    return f"{mask_url(loaded.settings.ledger.url)}, {unfinished} unfinished in the intake, {waiting} dead letters"
 
 
 def _device(loaded: Loaded) -> str:

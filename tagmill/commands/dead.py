@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(limit: int, task: str | None, as_json: bool) -> None:
     """List dead letters, newest first."""
-    with open_ledgers(load().settings) as (_, dead):
+    with open_ledgers(load().settings) as ledgers:
+        dead = ledgers.dead
         for letter in dead.list(limit, task=task):
             if as_json:
                 click.echo(json.dumps(_shown(letter), ensure_ascii=False))
@@ -40,8 +42,8 @@ def list_(limit: int, task: str | None, as_json: bool) -> None:
 @click.argument("id_")
 def show(id_: str) -> None:
     """Show one dead letter whole, its payload included; the beginning of its id is enough."""
-    with open_ledgers(load().settings) as (_, dead):
-        letter = _find(dead, id_)
+    with open_ledgers(load().settings) as ledgers:
+        letter = _find(ledgers.dead, id_)
         click.echo(json.dumps({**_shown(letter), "payload": letter.payload}, ensure_ascii=False, indent=2))
 
 
@@ -57,15 +59,19 @@ def requeue(ids: Sequence[str], every: bool) -> None:
 
     settings = load().settings
     publisher = Publisher(settings)
-    with open_ledgers(settings) as (_, dead):
+    with open_ledgers(settings) as ledgers:
         ready, refused = [], []
-        for letter in _chosen(dead, ids, every):
+        for letter in _chosen(ledgers.dead, ids, every):
             try:
-                ready.append((letter.id, (letter.task, _message(letter), letter.id)))
+                ready.append((letter.task, _message(letter), letter.id))
             except InvalidMessage as e:
                 refused.append(f"{letter.id}: {e}")
-        with dead.take([id_ for id_, _ in ready]):
-            publisher.publish_all(message for _, message in ready)
+        published = [id_ for _, _, id_ in ready]
+        with ledgers.dead.take(published):
+            publisher.publish_all(ready)
+        now = datetime.now(UTC)
+        again_at = now + timedelta(seconds=settings.intake.sweep_after_s)
+        ledgers.intake.published(published, now=now, again_at=again_at)
     for line in refused:
         click.echo(line, err=True)
     click.echo(f"{len(ready)} requeued, {len(refused)} refused")
@@ -78,7 +84,8 @@ def requeue(ids: Sequence[str], every: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(ids: Sequence[str], every: bool, yes: bool) -> None:
     """Forget dead letters for good."""
-    with open_ledgers(load().settings) as (_, dead):
+    with open_ledgers(load().settings) as ledgers:
+        dead = ledgers.dead
         chosen = [letter.id for letter in _chosen(dead, ids, every)]
         if chosen and not yes:
             click.confirm(f"forget {len(chosen)} dead letters for good?", abort=True)
@@ -99,20 +106,12 @@ def _find(dead: "DeadLedger", id_: str) -> "ParkedLetter":
 
 
 def _message(letter: "ParkedLetter") -> dict[str, Any]:
-    """The message inside a letter, which is the message itself or Celery's ``[args, kwargs, embed]``."""
+    """The message inside a letter."""
     if letter.task not in QUEUE_OF_TASK:
         raise InvalidMessage(f"no task {letter.task!r} here")
-    try:
-        payload = json.loads(letter.payload)
-    except json.JSONDecodeError:
-        raise InvalidMessage("its payload is not JSON; `tagmill dead show` prints it") from None
-    match payload:
-        case dict():
-            return payload
-        case [[dict() as message], dict(), *_]:
-            return message
-        case _:
-            raise InvalidMessage("its payload is no message; `tagmill dead show` prints it")
+    if not isinstance(letter.message, dict):
+        raise InvalidMessage("its payload is no message; `tagmill dead show` prints it")
+    return letter.message
 
 
 def _shown(letter: "ParkedLetter") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rich.table import Table
 from tagging.names import TASK_OF_KIND
 from tagging.settings import load
 from tagmill.embedded import end_on_signals, redis_server
-from tagmill.workers import worker_process
+from tagmill.workers import relay_process, worker_process
 
 _WAIT_S: Final = 120.0
 _AGAIN: Final = "-again"
@@ -43,6 +43,7 @@ def command(as_json: bool, keep: bool) -> None:
         environ = demo_environ(server.url(0), server.url(1), folder)
         with out.status("starting a worker and loading the demo model…"):
             started = time.monotonic()
+            stack.enter_context(relay_process(environ, log=folder / "relay.log"))
             stack.enter_context(worker_process(environ, log=folder / "worker.log"))
         out.print(f"[bold]Worker[/]  ready after {time.monotonic() - started:.1f} s, demo model (not StructBERT)")
         answers, wall_s = _tag(environ, out, show=not as_json)
@@ -117,11 +118,18 @@ def _shown(out: Console) -> int:
 def _answers(
     environ: Mapping[str, str], wave: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    from ledger.intake import Submission
     from producers.publisher import Publisher
+    from tagmill.ledgers import open_ledgers
 
-    publisher = Publisher(load(environ=environ).settings)
+    settings = load(environ=environ).settings
+    publisher = Publisher(settings)
     by_id = {f"demo-{sample['ref']}": sample for sample in wave}
-    publisher.publish_all((TASK_OF_KIND[s["kind"]], _message(s), id_) for id_, s in by_id.items())
+    with open_ledgers(settings) as ledgers:
+        # The relay puts it on the queue.
+        ledgers.intake.accept(
+            [Submission(id=id_, task=TASK_OF_KIND[s["kind"]], message=_message(s)) for id_, s in by_id.items()]
+        )
     for id_, answer in publisher.answers(list(by_id), timeout_s=_WAIT_S):
         yield by_id[id_], answer
 

@@ -29,34 +29,49 @@ from tagging.names import TASK_OF_KIND, Kind
     default=0.0,
     help="Wait so many seconds for the answers and print them.",
 )
+@click.option("--once", is_flag=True, help="Accept the same question about the same revision of a --ref only once.")
+@click.option("--direct", is_flag=True, help="Past the intake: straight to the broker, which may lose it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def command(text: str | None, file: TextIO | None, wait_s: float, as_json: bool, **options: Any) -> None:
-    """Put TEXT, or each line of --file, on the queue and print the ids.
+def command(
+    text: str | None, file: TextIO | None, wait_s: float, once: bool, direct: bool, as_json: bool, **options: Any
+) -> None:
+    """Accept TEXT, or each line of --file, put it on the queue and print the ids.
 
     A line of --file is a message of the contract: {"text": …, "labels": […] or "label_set": …, "ref"?, "revision"?,
     "kind"?}; what it leaves out comes from the options. A line that is wrong is reported and the rest is sent: exit 1.
+
+    What is accepted is in the ledger and gets done, whatever becomes of the broker: exit code 3 means that it is not on
+    the queue yet, and that `tagmill relay` or `tagmill up` will put it there.
     """
     if (text is None) == (file is None):
         raise click.UsageError("give a TEXT or --file, not both")
+    from ledger.intake import Submission
     from producers.publisher import Publisher
     from tagging.settings import load
+    from tagmill.sending import accept_and_send, send_directly
 
     defaults = _defaults(**options)
     kind: Kind = options["kind"]
     loaded = load()
     checker = _Checker(loaded)
-    ready: list[tuple[str, dict[str, Any], str]] = []
-    rejected = 0
+    ready: list[Submission] = []
+    rejected: list[str] = []
     for number, message in enumerate(_messages(text, file), start=1):
         try:
-            ready.append(checker.checked(message, defaults, kind))
+            task, checked, task_id = checker.checked(message, defaults, kind)
+            ready.append(Submission.once(task, checked) if once else Submission(id=task_id, task=task, message=checked))
         except InvalidMessage as e:
-            rejected += 1
-            click.echo(f"line {number}: {e}", err=True)
+            rejected.append(f"line {number}: {e}")
     publisher = Publisher(loaded.settings)
-    publisher.publish_all(ready)
-    failed = _report(publisher, [task_id for _, _, task_id in ready], wait_s=wait_s, as_json=as_json)
-    sys.exit(1 if rejected or failed else 0)
+    send = send_directly if direct else accept_and_send
+    sent = send(loaded.settings, publisher, ready)
+    for line in [*rejected, *sent.refused]:
+        click.echo(line, err=True)
+    failed = _report(publisher, sent.ids, wait_s=wait_s, as_json=as_json)
+    if sent.unreachable is not None:
+        click.echo(f"broker: {sent.unreachable}\naccepted, and not on the queue yet", err=True)
+        sys.exit(3)
+    sys.exit(1 if rejected or sent.refused or failed else 0)
 
 
 class _Checker:

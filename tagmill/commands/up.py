@@ -1,18 +1,23 @@
-"""``tagmill up``: a broker and a worker, until Ctrl-C."""
+"""``tagmill up``: a broker, a relay and a worker, until Ctrl-C."""
 
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
 
 from tagging.settings import Loaded, load, mask_url
 from tagmill.embedded import end_on_signals, redis_server, stop
-from tagmill.workers import worker_process
+from tagmill.workers import relay_process, worker_process
+
+_LOOK_EVERY_S: Final = 0.5
 
 
 @click.command()
@@ -25,7 +30,7 @@ from tagmill.workers import worker_process
 )
 @click.option("--flower/--no-flower", default=False, help="Start Flower as well.")
 def command(data: Path, flower: bool) -> None:
-    """Run what is configured, until Ctrl-C: a worker, and a Redis of our own where none answers at broker.url.
+    """Run what is configured, until Ctrl-C: a relay, a worker, and a Redis of our own where none answers at broker.url.
 
     That Redis keeps its queue in --data across restarts, and takes the port of broker.url, so that `tagmill enqueue` in
     another terminal finds it without further ado.
@@ -35,6 +40,8 @@ def command(data: Path, flower: bool) -> None:
     data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _start_broker(stack, loaded, data)
+        relay = stack.enter_context(relay_process({}, log=data / "relay.log"))
+        click.echo(f"relay     publishes what is accepted, log {data / 'relay.log'}")
         click.echo("worker    starting; the model loads")
         worker = stack.enter_context(worker_process({}, log=data / "worker.log"))
         click.echo(f"worker    ready, model {loaded.settings.model.name}, log {data / 'worker.log'}")
@@ -42,7 +49,7 @@ def command(data: Path, flower: bool) -> None:
             _start_flower(stack, loaded)
         click.echo(f"try       {sys.argv[0]} enqueue '快递三天没动了，麻烦查一下' -S shop --wait 10")
         click.echo("stop      Ctrl-C")
-        _wait(worker)
+        _wait({"worker": worker, "relay": relay})
     click.echo("stopped; what was fetched is done, the rest waits in the queue")
 
 
@@ -53,7 +60,7 @@ def _start_broker(stack: ExitStack, loaded: Loaded, data: Path) -> None:
     if not local or _answers(port):
         click.echo(f"broker    {mask_url(loaded.settings.broker.url)}")
         return
-    server = stack.enter_context(redis_server(data.resolve() / "redis", port=port, durable=True))
+    server = stack.enter_context(redis_server(data.resolve() / "redis", port=port))
     click.echo(f"broker    {server.binary}, port {server.port}, data {data / 'redis'}")
 
 
@@ -70,8 +77,12 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _wait(worker: subprocess.Popen[bytes]) -> None:
-    """Until the worker ends or somebody asks us to."""
+def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Until one of them ends or somebody asks us to."""
     with suppress(KeyboardInterrupt):
-        code = worker.wait()
-        raise click.ClickException(f"the worker ended with exit code {code}; its log says why")
+        while True:
+            for name, process in children.items():
+                if process.poll() is not None:
+                    code = process.returncode
+                    raise click.ClickException(f"the {name} ended with exit code {code}; its log says why")
+            time.sleep(_LOOK_EVERY_S)

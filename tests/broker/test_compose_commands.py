@@ -87,9 +87,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def up(place: Place) -> Iterator[Place]:
-    """Redis, the worker and Flower, each started by its own line and waited for by its own health check."""
+    """Redis, the relay, the worker and Flower, each started by its own line and waited for by its own health check."""
     with ExitStack() as stack:
-        for service in ("redis", "worker", "flower"):
+        for service in ("redis", "relay", "worker", "flower"):
             log = place.folder / f"{service}.log"
             process = stack.enter_context(background(place.command(service), environ=place.environ(service), log=log))
             try:
@@ -132,7 +132,7 @@ def test_a_text_goes_through(up: Place) -> None:
     assert (up.folder / "data" / "tagmill.db").is_file()
 
 
-@pytest.mark.parametrize("service", ["redis", "worker", "flower"])
+@pytest.mark.parametrize("service", ["redis", "relay", "worker", "flower"])
 def test_is_healthy_once_it_is_up(up: Place, service: str) -> None:
     outcome = up.health(service)
     assert outcome.returncode == 0, outcome.stderr

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import pytest
 import requests
 from celery import Celery
 
-from producers.publisher import Publisher
+from ledger.database import open_database
+from ledger.intake import Intake, Submission
 from tagging.names import QUEUE_COMMENTS, TAG_COMMENT, TAG_TICKET
-from tagging.settings import load
 from tests.children import background, worker
 from tests.servers import HOST, RedisServer, free_port, launched, wait_until
 
@@ -89,7 +89,8 @@ def watched(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
     url, flower_log = f"http://{HOST}:{port}", logs / "flower.log"
     with flower_process(environ, flower_log, port) as flower:
         wait_for(url, flower, flower_log)
-        with worker(environ, logs / "worker.log"):
+        relay = [sys.executable, "-m", "tagmill", "relay"]
+        with worker(environ, logs / "worker.log"), background(relay, environ=environ, log=logs / "relay.log"):
             names: list[str] = []
 
             def worker_is_seen() -> bool:
@@ -97,13 +98,18 @@ def watched(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
                 return bool(names)
 
             wait_until("Flower sees the worker", worker_is_seen, every_s=0.2)
-            messages = [
-                (TAG_TICKET, {"text": "" if i == BAD else f"{CANARY} {i}", "labels": ["a", "b"]}, str(uuid.uuid4()))
-                for i in range(8)
-            ]
-            ids = [task_id for _, _, task_id in messages]
-            publisher = Publisher(load(environ=environ).settings)
-            publisher.publish_all(messages)
+            ids = [str(uuid.uuid4()) for _ in range(8)]
+            with closing(open_database(environ["TAGMILL_LEDGER__URL"])) as database:
+                Intake(database).accept(
+                    [
+                        Submission(
+                            id=id_,
+                            task=TAG_TICKET,
+                            message={"text": "" if i == BAD else f"{CANARY} {i}", "labels": ["a", "b"]},
+                        )
+                        for i, id_ in enumerate(ids)
+                    ]
+                )
             watched = Watched(ids, url, flower, names[0])
 
             def all_ended() -> bool:
@@ -111,8 +117,8 @@ def watched(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
                 return all(states.get(id_) in ("SUCCESS", "FAILURE") for id_ in ids)
 
             wait_until("Flower saw all eight end", all_ended, every_s=0.1)
-            publisher.close()
             yield watched
+        assert CANARY not in (logs / "relay.log").read_text()
 
 
 def test_every_message_has_a_state_of_its_own(watched: Watched) -> None:

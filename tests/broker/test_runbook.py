@@ -107,9 +107,9 @@ def test_every_command_in_the_text_is_one_that_exists() -> None:
 
 
 def test_every_event_is_one_that_is_logged() -> None:
-    families = "batch|broker|buffer|cache|child|engine|ledger|message|results|supervisor|worker"
+    families = "batch|broker|buffer|cache|child|engine|ledger|message|relay|results|supervisor|worker"
     named = set(re.findall(rf"`((?:{families})\.[a-z_]+)`", PAGE))
-    sources = "".join(path.read_text() for path in (ROOT / "workers").rglob("*.py"))
+    sources = "".join(path.read_text() for half in ("workers", "producers") for path in (ROOT / half).rglob("*.py"))
     events = named - {name for name, _ in leaves(Settings())}
     assert events
     assert not {event for event in events if f'"{event}"' not in sources}

@@ -26,7 +26,7 @@ def test_the_migrations_make_what_the_tables_say(database):
 
 
 def test_again_changes_nothing(database, database_url):
-    TagLedger(database).write([TagRow.of(stored().answer)])
+    TagLedger(database).write({"a": [TagRow.of(stored().answer)]})
     upgrade(database_url)
     assert len(TagLedger(database).by_ref("T-1")) == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 from ledger.tags import TagLedger, TagRow
 from tests.answers import stored
-from tests.ports.tag_stores import OpenStore, in_database, in_memory
+from tests.ports.tag_stores import OpenStore, in_database, in_memory, messages
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -135,20 +135,20 @@ def rows(*changes: dict[str, object]) -> list[TagRow]:
 
 def test_the_ledger_says_how_many_rows_a_batch_changed(database):
     ledger = TagLedger(database)
-    assert ledger.write(rows({"ref": "a"}, {"ref": "b"}, {"ref": "b", "revision": 2})) == 2
-    assert ledger.write(rows({"ref": "a"}, {"ref": "b", "revision": 3}, {"ref": "c"})) == 2
-    assert ledger.write(rows({"ref": "a"})) == 0
+    assert ledger.write(messages(rows({"ref": "a"}, {"ref": "b"}, {"ref": "b", "revision": 2}))).changed == 2
+    assert ledger.write(messages(rows({"ref": "a"}, {"ref": "b", "revision": 3}, {"ref": "c"}))).changed == 2
+    assert ledger.write(messages(rows({"ref": "a"}))).changed == 0
 
 
 def test_the_ledger_knows_since_when_an_answer_stands(database):
     ledger = TagLedger(database)
-    ledger.write(rows({"revision": 1}))
+    ledger.write(messages(rows({"revision": 1})))
     [first] = ledger.by_ref("T-1")
     assert first.created_at == first.updated_at
     assert first.created_at.utcoffset().total_seconds() == 0
-    ledger.write(rows({"revision": 1}))
+    ledger.write(messages(rows({"revision": 1})))
     assert ledger.by_ref("T-1") == [first]
-    ledger.write(rows({"revision": 2}))
+    ledger.write(messages(rows({"revision": 2})))
     [second] = ledger.by_ref("T-1")
     assert second.created_at == first.created_at
     assert second.updated_at > first.updated_at
@@ -157,7 +157,7 @@ def test_the_ledger_knows_since_when_an_answer_stands(database):
 def test_the_ledger_refuses_what_is_not_json_rather_than_wait(database):
     [row] = rows({})
     with pytest.raises(ValueError, match="NaN or Inf"):
-        TagLedger(database).write([replace(row, answer={**row.answer, "scores": [float("nan")]})])
+        TagLedger(database).write({"a": [replace(row, answer={**row.answer, "scores": [float("nan")]})]})
 
 
 def test_writers_at_once_leave_the_newest_revision_of_each_document(database):
@@ -166,6 +166,6 @@ def test_writers_at_once_leave_the_newest_revision_of_each_document(database):
     random.Random(7).shuffle(deliveries)
     batches = [rows(*deliveries[start : start + 20]) for start in range(0, len(deliveries), 20)]
     with ThreadPoolExecutor(4) as writers:
-        changed = sum(writers.map(ledger.write, batches))
+        changed = sum(written.changed for written in writers.map(ledger.write, map(messages, batches)))
     assert {row.revision for i in range(20) for row in ledger.by_ref(f"T-{i}")} == {19}
     assert changed < 400

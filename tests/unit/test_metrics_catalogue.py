@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagging.documents import Document
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, TagmillError
 from tests.commands import ROOT
 from tests.pipelines import CountingEngine, many, message, pipeline, raw, run
@@ -28,7 +29,7 @@ from workers.metrics import (
 )
 from workers.ports import Entailment, Pair
 from workers.recall import Recall
-from workers.stores.memory import MemoryMeter, MemoryPairCache
+from workers.stores.memory import MemoryMeter, MemoryPairCache, MemoryTagStore
 
 UNITS = ("messages", "texts", "pairs", "tokens", "seconds", "failures", "calls", "letters")
 by_name = pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
@@ -119,14 +120,17 @@ def test_the_answers_of_pairs_add_up_to_the_pairs_asked_for(asked, by_the_other)
 
 def test_messages_are_counted_by_what_became_of_them() -> None:
     meter = MemoryMeter()
-    through = pipeline(Sick(), Recall(local=MemoryPairCache(), meter=meter), meter=meter)
+    store = MemoryTagStore()
+    store.erase(Document("api", "T-1", "ticket"))
+    through = pipeline(Sick(), Recall(local=MemoryPairCache(), meter=meter), meter=meter, store=store)
     run(through, message("well"), message("sick"), message("sick", id_="2", attempts=2), raw({}, id_="3"), many("x"))
+    run(through, message("gone", ref="T-1"))
     through.give_up([message("any")], TagmillError("unexpected"))
     outcomes = {outcome: meter.total(MESSAGES, outcome=outcome) for outcome in MESSAGES.labels["outcome"]}
-    assert outcomes == {"tagged": 2, "retried": 2, "dead": 2}
+    assert outcomes == {"tagged": 2, "retried": 2, "dead": 2, "refused": 1}
     assert meter.total(MESSAGES, lane="bulk") == 1
-    assert (meter.values(BATCH_MESSAGES), meter.total(BATCH_MESSAGES)) == (1, 5)
-    assert meter.values(QUEUE_SECONDS) == 6
+    assert (meter.values(BATCH_MESSAGES), meter.total(BATCH_MESSAGES)) == (2, 6)
+    assert meter.values(QUEUE_SECONDS) == 7
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tagging.documents import Document
 from tagging.errors import EngineError, StoreUnavailable, TagmillError
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
@@ -18,7 +19,7 @@ from workers.pipeline import Delivery
 from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
 from workers.recall import Recall
 from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
-from workers.verdicts import Dead, Retry, Tagged, Verdict
+from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 
 POISON = "poison"
 
@@ -75,11 +76,11 @@ class AwayOnce(MemoryTagStore):
         super().__init__()
         self.writes = 0
 
-    def write(self, rows: Sequence[Stored]) -> None:
+    def write(self, rows: Sequence[Stored], *, done: Sequence[str] = ()) -> frozenset[Document]:
         self.writes += 1
         if self.writes == 1:
             raise StoreUnavailable("the database is away")
-        super().write(rows)
+        return super().write(rows, done=done)
 
 
 class Bench:
@@ -328,6 +329,44 @@ def test_while_the_ledger_is_away_nothing_is_final_and_the_same_work_can_be_reco
     assert not bench.store.by_id("patient")
     assert tagged(*bench.pipeline.record(work))["id"] == "patient"
     assert bench.store.by_id("patient")
+
+
+def erased_bench(ref: str) -> Bench:
+    bench = Bench()
+    bench.store.erase(Document("api", ref, "ticket"))
+    return bench
+
+
+def test_a_text_of_an_erased_document_is_answered_with_an_error_and_kept_nowhere() -> None:
+    bench = erased_bench("T-1")
+    refused, neighbour = bench.run(message("gone", ref="T-1"), message("stays", ref="T-2"))
+    assert isinstance(refused, Refused)
+    assert "was erased" in str(refused.cause)
+    assert tagged(neighbour)["ref"] == "T-2"
+    assert bench.parked == []
+    assert not bench.store.by_ref("T-1")
+
+
+def test_an_erased_item_costs_its_neighbours_nothing_and_is_not_parked() -> None:
+    bench = erased_bench("m/1")
+    result = tagged(*bench.run(many("first", "gone", "third")))
+    assert (result["done"], result["failed"]) == (2, 1)
+    assert "was erased" in result["answers"][1]["error"]
+    assert bench.parked == []
+
+
+def test_an_item_that_was_erased_before_it_was_published_is_skipped() -> None:
+    bench = Bench()
+    body = {"labels": LABELS, "items": [{"text": "first"}, {"erased": True}]}
+    result = tagged(*bench.run(raw(body, id_="m", task=TAG_MANY)))
+    assert "was erased" in result["answers"][1]["error"]
+    assert bench.parked == []
+
+
+def test_every_message_that_is_done_is_finished_even_if_all_its_items_were_wrong() -> None:
+    bench = Bench()
+    bench.run(message("good"), many("", ""), message(""))
+    assert bench.store.done == {"good", "m"}
 
 
 def test_giving_up_retries_each_and_parks_those_at_their_end() -> None:

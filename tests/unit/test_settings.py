@@ -70,6 +70,13 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
             "model.offload is layers, which is for GPUs",
         ),
         ({"TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "60"}, "it would come back while it runs"),
+        ({"TAGMILL_INTAKE__SWEEP_AFTER_S": "600"}, "the broker itself may bring a message back after 865 s"),
+        (
+            {"TAGMILL_BROKER__URL": "amqp://x", "TAGMILL_INTAKE__SWEEP_AFTER_S": "60"},
+            "the broker itself may bring a message back after 265 s",
+        ),
+        ({"TAGMILL_INTAKE__BACKOFF_S": "60"}, "intake.backoff_s 60 is above intake.backoff_max_s 30"),
+        ({"TAGMILL_BROKER__ALLOW_UNSAFE": '["fsync"]'}, "broker.allow_unsafe.0: Input should be 'eviction', 'no-aof'"),
     ],
 )
 def test_settings_that_are_wrong_together_are_refused(tmp_path: Path, environ: dict[str, str], problem: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ledger.dead import DeadLedger, DeadRow
 from ledger.tags import TagLedger, TagRow
+from tagging.documents import Document
 from workers.metrics import DEAD_LETTERS
 from workers.ports import DeadLetter, Meter, Stored
 
@@ -14,13 +15,16 @@ class LedgerTagStore:
     def __init__(self, ledger: TagLedger) -> None:
         self._ledger = ledger
 
-    def write(self, rows: Sequence[Stored]) -> None:
-        """Store the batch in one transaction.
+    def write(self, rows: Sequence[Stored], *, done: Sequence[str] = ()) -> frozenset[Document]:
+        """Store the batch, and finish its messages in the intake, in one transaction; the erased documents in it.
 
         Raises:
             StoreUnavailable: Nothing is known to be written; the batch has to wait.
         """
-        self._ledger.write([TagRow.of(stored.answer) for stored in rows])
+        messages: dict[str, list[TagRow]] = {id_: [] for id_ in done}
+        for stored in rows:
+            messages.setdefault(stored.task_id, []).append(TagRow.of(stored.answer))
+        return self._ledger.write(messages).erased
 
     def close(self) -> None:
         """Close the database's connections, those of the dead letters beside it as well."""
@@ -35,7 +39,7 @@ class LedgerDeadLetters:
         self._meter = meter
 
     def park(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters; the same id again replaces the earlier one.
+        """Keep the letters, without the texts of erased documents; the same id again replaces the earlier one.
 
         Raises:
             StoreUnavailable: Nothing is known to be kept; the messages must not be acknowledged.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from ledger.tags import TagKey, TagRow, supersedes
+from tagging.documents import Document
 from workers.metrics import Metric, series_of
 from workers.ports import Claimed, DeadLetter, KnownPairs, Logit, Stored, TextKey, WantedPairs
 from workers.stores.logits import keepable
@@ -91,13 +92,26 @@ class MemoryTagStore:
 
     def __init__(self) -> None:
         self._rows: dict[TagKey, TagRow] = {}
+        self._erased: set[Document] = set()
+        self.done: set[str] = set()
+        """Ids of the messages that were finished."""
 
-    def write(self, rows: Sequence[Stored]) -> None:
-        """Store the batch."""
+    def write(self, rows: Sequence[Stored], *, done: Sequence[str] = ()) -> frozenset[Document]:
+        """Store the batch; the erased documents in it."""
+        erased = set()
         for stored in rows:
             row = TagRow.of(stored.answer)
-            if row.key not in self._rows or supersedes(row, self._rows[row.key]):
+            if row.document in self._erased:
+                erased.add(row.document)
+            elif row.key not in self._rows or supersedes(row, self._rows[row.key]):
                 self._rows[row.key] = row
+        self.done.update(done, (stored.task_id for stored in rows))
+        return frozenset(erased)
+
+    def erase(self, document: Document) -> None:
+        """Remove the document, and refuse it from now on."""
+        self._erased.add(document)
+        self._rows = {key: row for key, row in self._rows.items() if row.document != document}
 
     def by_id(self, task_id: str) -> list[TagRow]:
         """What stands as the answer to the task of this id."""

@@ -1,0 +1,25 @@
+"""Removes a text's answers from the shared cache, whatever was asked of it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import redis
+
+_SCAN: Final = 1000
+
+
+def forget_texts(url: str, digests: Iterable[str]) -> int:
+    """Delete every key of ours that names one of these text digests; how many there were.
+
+    Looks through the whole database once a digest, without holding Redis up. What a worker keeps in its own memory goes
+    after ``cache.ttl_s``.
+
+    Raises:
+        redis.RedisError: The cache cannot be reached; what is there goes after ``cache.ttl_s``.
+    """
+    with redis.Redis.from_url(url.replace("redis+socket://", "unix://", 1), socket_timeout=5) as client:
+        return sum(client.delete(key) for digest in digests for key in _keys(client, digest))
+
+
+def _keys(client: redis.Redis, digest: str) -> Iterator[bytes]:
+    return client.scan_iter(match=f"tagmill:*{digest}*", count=_SCAN)
