@@ -41,7 +41,9 @@ class BrokerSettings(_Section):
     prefetch: int = Field(
         0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
     )
-    visibility_timeout_s: int = Field(600, ge=10, description="Redis: after this an unacknowledged message comes back.")
+    visibility_timeout_s: int = Field(
+        60, ge=10, description="Redis: so long after a worker's last sign of life its messages come back."
+    )
     heartbeat_s: int = Field(10, ge=0, description="RabbitMQ: seconds between heartbeats.")
 
 
@@ -373,12 +375,13 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         for name, value in (("max_memory_mb", s.model.max_memory_mb), ("offload", s.model.offload)):
             if value not in (0, "none"):
                 yield f"model.{name} is {value}, which is for GPUs, but model.device is cpu; leave it out"
-    longest_s = s.batching.drain_s + 2 * s.model.timeout_s
-    if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
+    # Renewed three times in the timeout, except while a stopping worker drains.
+    least_s = 2 * s.batching.drain_s
+    if s.uses_redis_broker and s.broker.visibility_timeout_s < least_s:
         yield (
-            f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a message can be held for "
-            f"{longest_s:.0f} s (batching.drain_s + 2 x model.timeout_s): it would come back while it runs.\n"
-            f"    Set broker.visibility_timeout_s to {2 * longest_s:.0f} or more."
+            f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a stopping worker holds its messages "
+            f"for {s.batching.drain_s:g} s more (batching.drain_s): they would come back while it finishes them.\n"
+            f"    Set broker.visibility_timeout_s to {least_s:.0f} or more."
         )
 
 

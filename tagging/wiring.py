@@ -36,10 +36,10 @@ def transport_options(settings: Settings) -> dict[str, Any]:
             "queue_order_strategy": "priority",
             "priority_steps": list(REDIS_PRIORITIES),
             # Celery's defaults find a dead worker's messages a hundred seconds late.
-            "unacked_restore_interval": 10,
+            "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            # A worker killed while it restores must not keep the others from it for five minutes.
-            "unacked_mutex_expire": 10,
+            # A worker killed while it restores keeps the others from it for one round, not for five minutes.
+            "unacked_mutex_expire": 4,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,

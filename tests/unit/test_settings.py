@@ -55,6 +55,10 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
     ("environ", "problem"),
     [
         ({"TAGMILL_BROKER__PREFETCH": "16"}, "broker.prefetch is 16 but batching.max_messages is 64"),
+        (
+            {"TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "30"},
+            "broker.visibility_timeout_s is 30 but a stopping worker holds its messages for 25 s more",
+        ),
         ({"TAGMILL_BROKER__URL": "kafka://x"}, "broker.url: kafka is no broker that we know"),
         ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
         ({"TAGMILL_METRICS__PORT": "5555"}, "metrics.port and flower.port are both 5555"),
