@@ -1,6 +1,6 @@
 """What plain Celery does under the same fault: its own transport and pool, ``acks_late`` and ``reject_on_worker_lost``.
 
-The control of each loss test (row A48): a test in whose control nothing is lost could not have seen a loss. Its effect is
+The control of each loss test (row A48): a test in whose control nothing is lost could not have seen any. Its effect is
 one committed row in the table that ``Witness`` reads.
 """
 

@@ -12,7 +12,6 @@ from tests.broker.sites import Site
 from tests.faults.proxy import Proxy, carries_a_message
 from tests.faults.trial import SEED, Trial, times
 from tests.processes import Worker
-from tests.servers import RabbitServer
 
 Starts = Callable[[str], Worker]
 """Makes a worker that reaches the broker through this URL."""

@@ -73,7 +73,6 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
             {"TAGMILL_MODEL__DEVICE": "cpu", "TAGMILL_MODEL__OFFLOAD": "layers"},
             "model.offload is layers, which is for GPUs",
         ),
-        ({"TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "60"}, "it would come back while it runs"),
     ],
 )
 def test_settings_that_are_wrong_together_are_refused(tmp_path: Path, environ: dict[str, str], problem: str) -> None:
