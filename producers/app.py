@@ -5,7 +5,7 @@ from kombu import Exchange, Queue
 
 from tagging.names import EXCHANGE, QUEUE_OF_TASK
 from tagging.settings import Settings
-from tagging.wiring import celery_settings, exchange_type, queue_arguments
+from tagging.wiring import PUBLISHER_PATIENCE_S, celery_settings, exchange_type, queue_arguments
 
 
 def make_app(settings: Settings) -> Celery:
@@ -15,7 +15,7 @@ def make_app(settings: Settings) -> Celery:
     arguments = queue_arguments(settings)
     app.conf.update(
         {
-            **celery_settings(settings),
+            **celery_settings(settings, patience_s=PUBLISHER_PATIENCE_S),
             "result_backend": settings.results.url,
             "task_queues": [
                 Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in QUEUE_OF_TASK.values()

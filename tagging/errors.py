@@ -10,6 +10,7 @@
     │   ├── DeviceOutOfMemory   it did not fit; a smaller pass may
     │   ├── EngineDied          the engine's process is gone
     │   └── NotFinite           the model answered NaN or Inf
+    ├── WorkerCrashed        workers died while the message ran, again and again
     ├── EngineLost           the engine's process dies again and again; the worker has to stop
     ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
@@ -66,6 +67,10 @@ class EngineDied(EngineError):
 
 class NotFinite(EngineError):
     """The model answered NaN or Inf for this text."""
+
+
+class WorkerCrashed(TagmillError):
+    """Workers died while this message ran, so often that it is taken for the cause."""
 
 
 class EngineLost(TagmillError):

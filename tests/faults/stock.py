@@ -16,6 +16,8 @@ from tagging.names import EXCHANGE, TAG_TICKET, TAGGING_QUEUES
 
 ON_REDIS = os.environ["TAGMILL_BROKER__URL"].startswith("redis")
 
+QUORUM = {"x-queue-type": "quorum"}
+
 app = Celery("stock", broker=os.environ["TAGMILL_BROKER__URL"], set_as_current=False)
 app.conf.update(
     task_acks_late=True,
@@ -38,7 +40,7 @@ app.conf.update(
             name,
             Exchange(EXCHANGE, type="direct" if ON_REDIS else "topic"),
             routing_key=name,
-            queue_arguments=None if ON_REDIS else {"x-queue-type": "quorum"},
+            queue_arguments=None if ON_REDIS else QUORUM,
         )
         for name in TAGGING_QUEUES
     ],

@@ -12,7 +12,7 @@ assert fault.lost == 0
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import redis
@@ -71,7 +71,7 @@ class Trial:
         self.workers: list[Worker] = []
         self.rss_mb: float = 0.0
         self._newest: dict[str, int] = {}
-        self._logs: set[Path] = set()
+        self._counted: set[str] = set()
 
     # What happens
 
@@ -89,7 +89,7 @@ class Trial:
         self.accepted(zip(ids, refs, strict=True))
         return ids
 
-    def accepted(self, pairs: "zip[tuple[str, str]] | list[tuple[str, str]]") -> None:
+    def accepted(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Count these (task id, ref) as accepted, whoever published them."""
         for id_, ref in pairs:
             self.refs[id_] = ref
@@ -130,11 +130,21 @@ class Trial:
     def done(self) -> set[str]:
         """The accepted ids that are answered or parked."""
         answered, dead = self.witness.answered(), self.witness.dead()
-        return {id_ for id_, ref in self.refs.items() if ref in answered or id_ in dead}
+        return {id_ for id_, ref in self.refs.items() if ref in answered or id_ in dead} | self._counted
+
+    def note_done(self, ids: Iterable[str]) -> None:
+        """Count these as not lost, where no worker is there to do them."""
+        self._counted.update(ids)
 
     def wait_for(self, n: int, *, timeout_s: float = 60.0) -> None:
         """Return once so many are done."""
         wait_until(f"{n} of {len(self.refs)} are done", lambda: len(self.done) >= n, timeout_s=timeout_s, every_s=0.05)
+
+    def wait_for_more(self, *, timeout_s: float = 60.0) -> float:
+        """Return once one more is done, or all are; the seconds that it took."""
+        began, before = time.monotonic(), len(self.done)
+        self.wait_for(min(before + 1, len(self.refs)), timeout_s=timeout_s)
+        return time.monotonic() - began
 
     def wait_until_fetched(self) -> None:
         """Return once no message waits in the queues."""
@@ -152,7 +162,7 @@ class Trial:
         try:
             wait_until("all is done or gone", self._settled, timeout_s=timeout_s, every_s=0.2)
         except TimeoutError as e:
-            raise TimeoutError(f"{e}; {len(self.done)} of {len(self.refs)} done, {self._left()} left") from None
+            raise TimeoutError(f"{e}; {len(self.done)} of {len(self.refs)} done, {self.left()} left") from None
         for worker in self.workers:
             self.weigh(worker)
 
@@ -189,9 +199,9 @@ class Trial:
     def _settled(self) -> bool:
         if len(self.done) == len(self.refs):
             return True
-        return self.site.broker.name == "redis" and not any(self._left().values())
+        return self.site.broker.name == "redis" and not any(self.left().values())
 
-    def _left(self) -> dict[str, int]:
+    def left(self) -> dict[str, int]:
         """What Redis still has: waiting, held by somebody, and due to come back."""
         if self.site.broker.name != "redis":
             return {"waiting": self.site.queued()}
