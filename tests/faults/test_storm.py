@@ -1,4 +1,4 @@
-"""Faults of all kinds in an order drawn from one seed, while messages come in: row A47; ``make storm`` is the long one."""
+"""Faults of all kinds, drawn from one seed, while messages come in: row A47; ``make storm`` is the long form."""
 
 import os
 import random
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy, carries_a_message
-from tests.faults.trial import SEED, Trial
+from tests.faults.trial import Trial
 from tests.processes import Worker
 from tests.servers import RabbitServer, RedisServer
 
