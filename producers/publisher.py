@@ -45,12 +45,13 @@ class Publisher:
             BrokerUnreachable: Some were not sent; publishing the same ids again is safe.
         """
         sent = 0
+        broker = self._app.connection_for_write()  # not connected; it knows its transport's errors
         try:
             with self._app.producer_or_acquire() as producer:
                 for task, message, task_id in messages:
                     self._send(producer, task, message, task_id)
                     sent += 1
-        except (OperationalError, OSError) as e:
+        except (OperationalError, OSError, *broker.connection_errors, *broker.channel_errors) as e:
             raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached after {sent} messages: {e}") from e
         return sent
 

@@ -121,6 +121,17 @@ class QoS(stock.QoS):  # type: ignore[misc]  # kombu is not checked
             except self.channel.connection_errors as e:
                 log.warning("acks.lost", n=len(tags), cause=repr(e))
 
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put back what is held, as a channel closes; where its connection is gone, the visibility timeout does so.
+
+        kombu takes a broken connection apart twice, and the second time asks it for its address: an AttributeError that
+        ends the worker instead of letting it reconnect.
+        """
+        if self.channel.connection is None or self.channel.connection.client is None:
+            self._delivered.clear()
+            return
+        super().restore_unacked(client)
+
     def renew(self) -> None:
         """Let the visibility timeout of everything that is held begin anew."""
         held = [tag for tag in self._delivered if tag not in self._dirty]

@@ -149,6 +149,15 @@ def test_what_a_living_consumer_holds_stays_with_it_however_long_it_takes(
         acknowledge(first, first.messages[1:])
 
 
+def test_a_channel_whose_connection_is_gone_closes_without_it(url: str, client: redis.Redis) -> None:
+    publish(url, range(20))
+    with consuming(url) as fetched:
+        fetched.more_until(20)
+        fetched.channel.connection.client = None  # as kombu leaves it when the first attempt to close has failed
+        fetched.channel.qos.restore_unacked_once()
+        assert client.zcard("unacked_index") == 20, "they come back when their time is up"
+
+
 def test_what_a_killed_process_held_comes_back(url: str, client: redis.Redis) -> None:
     publish(url, range(20))
     with subprocess.Popen(

@@ -56,7 +56,7 @@ class Storm:
         worker: Worker = self._random.choice(self._workers)
         self.trial.kill(worker)
         self.kills += 1
-        worker.start()
+        worker.launch()
 
     def _reset(self) -> None:
         self._proxy.reset_all()

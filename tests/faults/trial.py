@@ -14,10 +14,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from producers.publisher import Publisher
+from tagging.errors import BrokerUnreachable
 from tagging.names import TAG_TICKET
 from tests.broker.sites import LABELS, Broker, Site
 from tests.faults.report import Fault
@@ -81,11 +83,8 @@ class Trial:
         refs = [f"{prefix}-{first + i}" for i in range(n)]
         ids = [f"{self.name}-{ref}" for ref in refs]
         bodies = [{"text": text(i), "labels": list(LABELS), "ref": ref} for i, ref in enumerate(refs)]
-        publisher = Publisher(self.site.settings)
-        try:
-            publisher.publish_all((TAG_TICKET, body, id_) for body, id_ in zip(bodies, ids, strict=True))
-        finally:
-            publisher.close()
+        messages = [(TAG_TICKET, body, id_) for body, id_ in zip(bodies, ids, strict=True)]
+        wait_until("the broker has taken them", lambda: self._published(messages), timeout_s=SETTLE_S, every_s=0.2)
         self.accepted(zip(ids, refs, strict=True))
         return ids
 
@@ -123,6 +122,17 @@ class Trial:
         self.weigh(worker)
         worker.signal(signal.SIGKILL)
         worker.wait()
+
+    def _published(self, messages: list[tuple[str, dict[str, Any], str]]) -> bool:
+        """Whether the broker has all of them; where that is not known they are published again, as a relay would."""
+        publisher = Publisher(self.site.settings)
+        try:
+            publisher.publish_all(messages)
+        except BrokerUnreachable:
+            return False
+        finally:
+            publisher.close()
+        return True
 
     # What became of it
 
