@@ -153,8 +153,13 @@ def test_a_channel_whose_connection_is_gone_closes_without_it(url: str, client: 
     publish(url, range(20))
     with consuming(url) as fetched:
         fetched.more_until(20)
-        fetched.channel.connection.client = None  # as kombu leaves it when the first attempt to close has failed
+        transport = fetched.channel.connection
+        transport.client, of_old = (
+            None,
+            transport.client,
+        )  # as kombu leaves it when the first attempt to close has failed
         fetched.channel.qos.restore_unacked_once()
+        transport.client = of_old
         assert client.zcard("unacked_index") == 20, "they come back when their time is up"
 
 
