@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up install services format check test bench clean
+.PHONY: help demo up install services format check test storm bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,10 @@ test: services $(VENV)/.dev  ## Everything, with real servers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest tests
+
+storm: $(VENV)/.dev  ## All faults again, 30 times as large, and ten minutes of random ones on each broker
+	@TAGMILL_FAULT_SIZE=30 TAGMILL_STORM_S=600 TAGMILL_FAULT_LINES=docs/storm.jsonl \
+		$(BIN)/pytest tests/faults --timeout 1800
 
 bench: $(VENV)/.dev  ## Measure the queue beside plain Celery
 	@$(BIN)/tagmill bench queue --json

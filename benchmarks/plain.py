@@ -12,7 +12,7 @@ from tagging.labels import LabelBook
 from tagging.messages import Decoder
 from tagging.names import TAG_TICKET
 from tagging.settings import load
-from tagging.wiring import celery_settings
+from tagging.wiring import WORKER_PATIENCE_S, celery_settings
 from workers.app import queues
 from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
@@ -59,7 +59,7 @@ _pipeline = Pipeline(
 app = Celery("plain", set_as_current=False)
 app.conf.update(
     {
-        **celery_settings(_settings),
+        **celery_settings(_settings, patience_s=WORKER_PATIENCE_S),
         "result_backend": _settings.results.url,
         "task_queues": queues(_settings),
         "task_acks_late": True,

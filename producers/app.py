@@ -1,15 +1,11 @@
 """The producers' Celery app: it publishes and reads results, and has no tasks of its own."""
 
-from typing import Final
-
 from celery import Celery
 from kombu import Exchange, Queue
 
 from tagging.names import EXCHANGE, QUEUE_OF_TASK
 from tagging.settings import Settings
-from tagging.wiring import celery_settings, exchange_type, queue_arguments, transport_options
-
-_TIMEOUT_S: Final = 3
+from tagging.wiring import PUBLISHER_PATIENCE_S, celery_settings, exchange_type, queue_arguments
 
 
 def make_app(settings: Settings) -> Celery:
@@ -19,9 +15,8 @@ def make_app(settings: Settings) -> Celery:
     arguments = queue_arguments(settings)
     app.conf.update(
         {
-            **celery_settings(settings),
-            "broker_transport_options": {**transport_options(settings), **_timeouts(settings)},
-            "broker_connection_timeout": _TIMEOUT_S,
+            **celery_settings(settings, patience_s=PUBLISHER_PATIENCE_S),
+            "broker_connection_timeout": PUBLISHER_PATIENCE_S,
             "result_backend": settings.results.url,
             "task_queues": [
                 Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in QUEUE_OF_TASK.values()
@@ -33,10 +28,3 @@ def make_app(settings: Settings) -> Celery:
         }
     )
     return app
-
-
-def _timeouts(settings: Settings) -> dict[str, float]:
-    """On every wait of a publish: under an alarm RabbitMQ never confirms, and py-amqp waits for that without an end."""
-    if settings.uses_redis_broker:
-        return {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
-    return {"read_timeout": _TIMEOUT_S, "write_timeout": _TIMEOUT_S}

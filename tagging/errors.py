@@ -11,6 +11,7 @@
     │   ├── DeviceOutOfMemory   it did not fit; a smaller pass may
     │   ├── EngineDied          the engine's process is gone
     │   └── NotFinite           the model answered NaN or Inf
+    ├── WorkerCrashed        workers died while the message ran, again and again
     ├── EngineLost           the engine's process dies again and again; the worker has to stop
     ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
     ├── BrokerRefused        the broker is set up so that it would lose messages; says how to mend it
@@ -75,6 +76,10 @@ class EngineDied(EngineError):
 
 class NotFinite(EngineError):
     """The model answered NaN or Inf for this text."""
+
+
+class WorkerCrashed(TagmillError):
+    """Workers died while this message ran, so often that it is taken for the cause."""
 
 
 class EngineLost(TagmillError):

@@ -43,7 +43,9 @@ class BrokerSettings(_Section):
     prefetch: int = Field(
         0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
     )
-    visibility_timeout_s: int = Field(600, ge=10, description="Redis: after this an unacknowledged message comes back.")
+    visibility_timeout_s: int = Field(
+        60, ge=10, description="Redis: so long after a worker's last sign of life its messages come back."
+    )
     allow_unsafe: tuple[Unsafe, ...] = Field(
         (), description="Start on a broker that may lose messages: eviction, no-aof, classic-queue."
     )
@@ -436,12 +438,13 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"worker.loop_timeout_s is {s.worker.loop_timeout_s:g}, but the loop may wait {LOOP_WAITS_S:g} s for "
             f"one answer of a server: it would be ended for nothing.\n    Set {2 * LOOP_WAITS_S:g} or more, or 0."
         )
-    longest_s = s.longest_hold_s
-    if s.uses_redis_broker and s.broker.visibility_timeout_s < longest_s:
+    # Renewed three times in the timeout, except while a stopping worker drains.
+    least_s = 2 * s.batching.drain_s
+    if s.uses_redis_broker and s.broker.visibility_timeout_s < least_s:
         yield (
-            f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a message can be held for "
-            f"{longest_s:.0f} s (batching.drain_s + 2 x model.timeout_s): it would come back while it runs.\n"
-            f"    Set broker.visibility_timeout_s to {2 * longest_s:.0f} or more."
+            f"broker.visibility_timeout_s is {s.broker.visibility_timeout_s} but a stopping worker holds its messages "
+            f"for {s.batching.drain_s:g} s more (batching.drain_s): they would come back while it finishes them.\n"
+            f"    Set broker.visibility_timeout_s to {least_s:.0f} or more."
         )
     yield from _intake_disagreements(s)
 

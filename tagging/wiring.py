@@ -2,18 +2,28 @@
 
 from typing import Any, Final
 
-from tagging.names import QUEUE_OF_TASK
+from tagging.names import QUEUE_DEAD, QUEUE_OF_TASK
 from tagging.settings import Settings
 
 REDIS_PRIORITIES: Final = (0, 3, 6, 9)
 """Celery's own steps. Ours never use them, but a foreign client may, and its messages must not be overlooked."""
 
 
-def celery_settings(settings: Settings) -> dict[str, Any]:
-    """What a Celery app of either half is configured with."""
+WORKER_PATIENCE_S: Final = 5
+"""A worker waits so long for one answer of RabbitMQ: longer than a busy quorum takes to confirm."""
+PUBLISHER_PATIENCE_S: Final = 3
+"""A publisher waits for up to three answers, and somebody waits for the publisher."""
+
+DELIVERY_LIMIT: Final = 1000
+"""RabbitMQ counts a delivery against each message that a dead worker had fetched, whether it ran or not: a low limit
+buries innocents."""
+
+
+def celery_settings(settings: Settings, *, patience_s: int) -> dict[str, Any]:
+    """What a Celery app of either half is configured with; ``patience_s`` bounds each wait for the broker."""
     return {
         "broker_url": settings.broker.url,
-        "broker_transport_options": transport_options(settings),
+        "broker_transport_options": transport_options(settings, patience_s=patience_s),
         "broker_heartbeat": settings.broker.heartbeat_s or None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -28,24 +38,24 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def transport_options(settings: Settings) -> dict[str, Any]:
-    """Time limits on every wait; on Redis live queues first."""
+def transport_options(settings: Settings, *, patience_s: int) -> dict[str, Any]:
+    """Time limits on every wait; on Redis live queues first. ADR-0012 for RabbitMQ's."""
     if settings.uses_redis_broker:
         return {
             "visibility_timeout": settings.broker.visibility_timeout_s,
             "queue_order_strategy": "priority",
             "priority_steps": list(REDIS_PRIORITIES),
             # Celery's defaults find a dead worker's messages a hundred seconds late.
-            "unacked_restore_interval": 10,
+            "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            # A worker killed while it restores must not keep the others from it for five minutes.
-            "unacked_mutex_expire": 10,
-            "socket_timeout": 10,
+            # A worker killed while it restores keeps the others from it for one round, not for five minutes.
+            "unacked_mutex_expire": 4,
+            "socket_timeout": 2 * patience_s,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 10,
         }
-    return {"confirm_publish": True, "read_timeout": 10, "write_timeout": 10}
+    return {"confirm_publish": True, "read_timeout": patience_s, "write_timeout": patience_s}
 
 
 def exchange_type(settings: Settings) -> str:
@@ -53,8 +63,20 @@ def exchange_type(settings: Settings) -> str:
     return "direct" if settings.uses_redis_broker else "topic"
 
 
-def queue_arguments(settings: Settings) -> dict[str, str] | None:
+def queue_arguments(settings: Settings) -> dict[str, str | int] | None:
     """Arguments that every party must declare a queue with, or RabbitMQ refuses the declaration."""
     if settings.uses_redis_broker or "classic-queue" in settings.broker.allow_unsafe:
         return None
-    return {"x-queue-type": "quorum"}
+    return {
+        "x-queue-type": "quorum",
+        # From RabbitMQ 4 on, a queue without these drops a message after twenty deliveries.
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": QUEUE_DEAD,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",  # what at-least-once needs
+    }
+
+
+def dead_queue_arguments() -> dict[str, str | int]:
+    """Arguments of the queue on which RabbitMQ puts what it gives up."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

@@ -58,6 +58,16 @@ class Worker:
         Raises:
             WorkerFailed: It ended, or did not answer in time.
         """
+        self.launch()
+        try:
+            wait_until(f"{self.name} answers a ping", self._answers, timeout_s=START_S)
+        except TimeoutError as e:
+            self.kill()
+            raise WorkerFailed(f"{e}\n{self.last_lines()}") from None
+        return self
+
+    def launch(self) -> None:
+        """Start it, and leave it alone."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -68,12 +78,6 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            wait_until(f"{self.name} answers a ping", self._answers, timeout_s=START_S)
-        except TimeoutError as e:
-            self.kill()
-            raise WorkerFailed(f"{e}\n{self.last_lines()}") from None
-        return self
 
     @contextmanager
     def running(self) -> Iterator[Self]:

@@ -13,9 +13,9 @@ from kombu import Exchange, Queue
 from tagging import logs
 from tagging.labels import LabelBook
 from tagging.messages import Decoder
-from tagging.names import EXCHANGE, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
+from tagging.names import EXCHANGE, QUEUE_DEAD, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
-from tagging.wiring import celery_settings, exchange_type, queue_arguments
+from tagging.wiring import WORKER_PATIENCE_S, celery_settings, dead_queue_arguments, exchange_type, queue_arguments
 from workers.exits import Exit
 from workers.lifecycle import end_outside_signal_handlers
 from workers.memory import MemoryCeiling
@@ -139,7 +139,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a tagging worker; where its defaults would hurt, docs/adr says why."""
     return {
-        **celery_settings(settings),
+        **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
         "broker_transport": SAFE_TRANSPORT if urlsplit(settings.broker.url).scheme in ("redis", "rediss") else None,
         "result_backend": _result_backend(settings.results.url),
         "result_backend_always_retry": True,
@@ -154,14 +154,22 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": settings.prefetch,
         "worker_send_task_events": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # An exclusive one stays locked by a connection that went silent, and a worker that comes back under its own
+        # name is refused: it would die of its own ghost.
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
     }
 
 
 def queues(settings: Settings) -> list[Queue]:
-    """The queues that a tagging worker consumes, live ones first."""
+    """The queues that a tagging worker consumes, live ones first; last what RabbitMQ gives up, which is parked."""
     exchange = Exchange(EXCHANGE, type=exchange_type(settings))
     arguments = queue_arguments(settings)
-    return [Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in TAGGING_QUEUES]
+    tagging = [Queue(name, exchange, routing_key=name, queue_arguments=arguments) for name in TAGGING_QUEUES]
+    if settings.uses_redis_broker:
+        return tagging
+    given_up = Exchange(QUEUE_DEAD, type="fanout")
+    return [*tagging, Queue(QUEUE_DEAD, given_up, routing_key=QUEUE_DEAD, queue_arguments=dead_queue_arguments())]
 
 
 def build_engine(loaded: Loaded) -> Engine:

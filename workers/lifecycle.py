@@ -11,7 +11,8 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed
 
-from tagging.errors import InvalidMessage, StoreUnavailable
+from tagging.errors import InvalidMessage, StoreUnavailable, TagmillError, WorkerCrashed
+from tagging.names import QUEUE_DEAD
 from workers.announcements import Announcements
 from workers.ports import DeadLetter, DeadLetters
 
@@ -79,12 +80,15 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
 
         def on_message(message: Any) -> None:
             self.app.pulse.beat()
+            if message.delivery_info.get("exchange") == QUEUE_DEAD:
+                self._park(message, _given_up(message), None)
+                return
             try:
                 handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as e:  # noqa: BLE001  # whatever a stranger's headers can provoke
-                self._park(message, f"the headers cannot be understood: {type(e).__name__}", e)
+                self._park(message, InvalidMessage(f"the headers cannot be understood: {type(e).__name__}"), e)
 
         return on_message
 
@@ -94,30 +98,29 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             reason = f"content type {message.content_type!r} is refused; send JSON"
         else:
             reason = f"the body cannot be read as {message.content_type or 'anything'}: {type(exc).__name__}"
-        self._park(message, reason, exc)
+        self._park(message, InvalidMessage(reason), exc)
 
     def on_unknown_message(self, body: object, message: Any) -> None:
         """Not a Celery message."""
-        self._park(message, "not a Celery message: the header 'task' is missing", None)
+        self._park(message, InvalidMessage("not a Celery message: the header 'task' is missing"), None)
 
     def on_unknown_task(self, body: object, message: Any, exc: Exception) -> None:
         """A task that this worker does not have."""
         name = (message.headers or {}).get("task", "?")
-        self._park(
-            message,
+        cause = InvalidMessage(
             f"no task {str(name)[:80]!r} here; this worker does tagmill.tag_ticket, "
-            "tagmill.tag_comment and tagmill.tag_many",
-            exc,
+            "tagmill.tag_comment and tagmill.tag_many"
         )
+        self._park(message, cause, exc)
 
     def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
         """A Celery message whose parts do not fit together."""
         if isinstance(exc, ContentDisallowed):
             self.on_decode_error(message, exc)
         else:
-            self._park(message, str(exc), exc)
+            self._park(message, InvalidMessage(str(exc)), exc)
 
-    def _park(self, message: Any, reason: str, exc: Exception | None) -> None:
+    def _park(self, message: Any, cause: TagmillError, exc: Exception | None) -> None:
         headers = message.headers or {}
         id_ = str(headers.get("id") or message.properties.get("correlation_id") or message.delivery_tag)
         name = str(headers.get("task", ""))
@@ -125,7 +128,7 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             id=id_[:256],
             task=name[:256],
             queue=str(message.delivery_info.get("routing_key") or ""),
-            reason=f"InvalidMessage: {reason}",
+            reason=f"{type(cause).__name__}: {cause}",
             attempts=1,
             payload=_as_text(message.body),
         )
@@ -135,9 +138,9 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             # Left unacknowledged: the broker brings it back, and the ledger may be there by then.
             log.error("message.not_parked", id=id_, cause=str(e))
             return
-        log.warning("message.parked", id=id_, reason=reason, attempts=1)
+        log.warning("message.parked", id=id_, reason=str(cause), attempts=1)
         message.ack_log_error(log, self.connection_errors)
-        self._announce_failure(id_, name, reason, headers, message)
+        self._announce_failure(id_, name, cause, headers, message)
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     @property
@@ -145,10 +148,11 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
         letters: DeadLetters = self.app.dead_letters
         return letters
 
-    def _announce_failure(self, id_: str, name: str, reason: str, headers: dict[str, Any], message: Any) -> None:
+    def _announce_failure(
+        self, id_: str, name: str, error: TagmillError, headers: dict[str, Any], message: Any
+    ) -> None:
         if "id" not in headers:
             return  # nobody can be waiting for it
-        error = InvalidMessage(reason)
         request = SimpleNamespace(
             id=id_,
             name=name,
@@ -163,6 +167,12 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
         if self.event_dispatcher:
             self.event_dispatcher.send("task-received", uuid=id_, name=name, args="<unreadable>", kwargs="{}")
             self.event_dispatcher.send("task-failed", uuid=id_, exception=repr(error), traceback="")
+
+
+def _given_up(message: Any) -> TagmillError:
+    """Why RabbitMQ put the message on its dead letters."""
+    deaths = (message.headers or {}).get("x-death") or [{}]
+    return WorkerCrashed(f"RabbitMQ gave it up: {deaths[0].get('reason', 'no reason said')}; each delivery came back")
 
 
 def _as_text(body: object) -> str:

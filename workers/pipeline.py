@@ -52,6 +52,8 @@ log = structlog.get_logger()
 
 _PAIR_OVERHEAD: Final = 8
 """Special tokens and a short template around a text and its label."""
+_MAX_DEATHS: Final = 3
+"""Attempts at a text that ends the engine's process each time: every one costs the loading of a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,10 +296,11 @@ class Pipeline:
         if len(premises) == 1:
             premises[0].error = cause
             return
-        log.warning("batch.halved", n=len(premises), cause=type(cause).__name__)
-        middle = len(premises) // 2
-        self._entail(premises[:middle], work)
-        self._entail(premises[middle:], work)
+        # A death costs the loading of a model, so the text that causes it is looked for one by one: one more death.
+        size = 1 if isinstance(cause, EngineDied) else (len(premises) + 1) // 2
+        log.warning("batch.divided", n=len(premises), into=size, cause=type(cause).__name__)
+        for i in range(0, len(premises), size):
+            self._entail(premises[i : i + size], work)
 
     # record
 
@@ -396,7 +399,8 @@ class Pipeline:
         ]
 
     def _not_now(self, delivery: Delivery, cause: TagmillError) -> Retry | Dead:
-        return Retry(cause=cause) if delivery.attempts + 1 < self._max_attempts else Dead(cause=cause)
+        most = min(self._max_attempts, _MAX_DEATHS) if isinstance(cause, EngineDied) else self._max_attempts
+        return Retry(cause=cause) if delivery.attempts + 1 < most else Dead(cause=cause)
 
     def _measure(self, work: Work) -> None:
         self._meter.observe(BATCH_MESSAGES, len(work.deliveries))

@@ -172,7 +172,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             now=job.arrived_at,
             size=self._pipeline.weigh(request.type, request.args, request.kwargs),
             lane=lane_of(request.type),
-            alone=bool(request.delivery_info.get("redelivered")),
+            # Whether it was the cause of what happened to its last batch is not known.
+            alone=bool(request.delivery_info.get("redelivered") or request.request_dict.get("retries")),
         )
 
     def flush(self) -> None:

@@ -6,6 +6,9 @@ server-side script pops and registers, by the server's clock, any number of mess
 an empty queue is waited for with ``BLMOVE queue queue RIGHT RIGHT``, which moves the last element onto itself: a
 blocking peek.
 
+What a living worker holds stays with it: its messages are renewed three times in a visibility timeout, so that this can
+be short and still no longer than it takes to notice a death.
+
 Everything else is the stock transport's: names of keys, envelopes, priorities, restoring, publishing, so that stock
 clients and workers share the queues. ADR-0003.
 """
@@ -65,8 +68,19 @@ for i = 4, #KEYS do
 end
 return got
 """
+# KEYS: unacked index. ARGV: the tags, of which only those are renewed that nobody has restored meanwhile.
+_RENEW: Final = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+for i = 1, #ARGV do
+  redis.call('ZADD', KEYS[1], 'XX', now, ARGV[i])
+end
+"""
 # From Redis 7 a script may say that it runs even when memory is full: fetching and acknowledging is what frees it.
-_FETCH_WHEN_FULL: Final = "#!lua flags=allow-oom" + _FETCH
+_WHEN_FULL: Final = "#!lua flags=allow-oom"
+_RENEWALS: Final = 3
+"""How often a message is renewed within its visibility timeout: one may be late and another fail."""
+_TAGS_A_RENEWAL: Final = 500
 
 
 class QoS(stock.QoS):  # type: ignore[misc]  # kombu is not checked
@@ -107,6 +121,25 @@ class QoS(stock.QoS):  # type: ignore[misc]  # kombu is not checked
             except self.channel.connection_errors as e:
                 log.warning("acks.lost", n=len(tags), cause=repr(e))
 
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put back what is held, as a channel closes; where its connection is gone, the visibility timeout does so.
+
+        kombu takes a broken connection apart twice, and the second time asks it for its address: an AttributeError that
+        ends the worker instead of letting it reconnect.
+        """
+        if self.channel.connection is None or self.channel.connection.client is None:
+            self._delivered.clear()
+            return
+        super().restore_unacked(client)
+
+    def renew(self) -> None:
+        """Let the visibility timeout of everything that is held begin anew."""
+        held = [tag for tag in self._delivered if tag not in self._dirty]
+        index = self.channel.global_keyprefix + self.unacked_index_key
+        with self.channel.conn_or_acquire() as client:
+            for i in range(0, len(held), _TAGS_A_RENEWAL):
+                client.eval(self.channel.as_script(_RENEW), 1, index, *held[i : i + _TAGS_A_RENEWAL])
+
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """Put back what was fetched longer ago than the visibility timeout and never acknowledged."""
         self._vrestore_count += 1
@@ -131,9 +164,10 @@ class QoS(stock.QoS):  # type: ignore[misc]  # kombu is not checked
         if not tags:
             return
         # No MULTI: a Redis whose memory is full refuses every command queued in one, and these two free memory.
+        # The index last: where only the first command arrives, the next restore finds the tag and clears it away.
         with self.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-            pipe.zrem(self.unacked_index_key, *tags)
             pipe.hdel(self.unacked_key, *tags)
+            pipe.zrem(self.unacked_index_key, *tags)
             pipe.execute()
 
 
@@ -149,8 +183,16 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is not checked
         self._peeking = False
         self._found_nothing = False
         self._fetches = 0
-        self._script: str | None = None
+        self._prologue: str | None = None
         super().__init__(*args, **options)
+
+    def as_script(self, body: str) -> str:
+        """The script as this server takes it: from Redis 7 on allowed even when memory is full."""
+        if self._prologue is None:
+            with self.conn_or_acquire() as client:
+                major = int(str(client.info("server")["redis_version"]).partition(".")[0])
+            self._prologue = _WHEN_FULL if major >= 7 else ""
+        return self._prologue + body
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002  # kombu's signature
         """Ask for messages: by the script, or by a peek when the last look found none."""
@@ -165,7 +207,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is not checked
             command: list[Any] = ["BLMOVE", key, key, "RIGHT", "RIGHT", _PEEK_S]
         else:
             registers = [self.global_keyprefix + k for k in (self.unacked_index_key, self.unacked_key, QUEUE_DEAD)]
-            command = ["EVAL", self._fetch_script(), len(registers) + len(keys), *registers, *keys, self._room()]
+            command = ["EVAL", self.as_script(_FETCH), len(registers) + len(keys), *registers, *keys, self._room()]
         self._in_poll = self.client.connection
         self._brpop_sent_at = time.monotonic()
         self.client.connection.send_command(*command)
@@ -219,18 +261,28 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is not checked
         room = self.qos.can_consume_max_estimate()
         return _MOST if room is None else max(1, min(room, _MOST))
 
-    def _fetch_script(self) -> str:
-        if self._script is None:
-            with self.conn_or_acquire() as client:
-                major = int(str(client.info("server")["redis_version"]).partition(".")[0])
-            self._script = _FETCH_WHEN_FULL if major >= 7 else _FETCH
-        return self._script
-
 
 class Transport(stock.Transport):  # type: ignore[misc]  # kombu is not checked
     """``broker_transport = "workers.transport:Transport"`` beside a ``redis://`` or ``rediss://`` URL."""
 
     Channel = Channel
+
+    _renewal: Any = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As kombu's, at each connect; from now on what is held is renewed as well."""
+        super().register_with_event_loop(connection, loop)
+        if self._renewal is not None:
+            self._renewal.cancel()
+        timeout_s = connection.client.transport_options.get("visibility_timeout", Channel.visibility_timeout)
+        self._renewal = loop.call_repeatedly(timeout_s / _RENEWALS, self._renew)
+
+    def _renew(self) -> None:
+        for channel in list(self.cycle._channels):
+            try:
+                channel.qos.renew()
+            except (*channel.connection_errors, ResponseError) as e:
+                log.warning("renewal.failed", cause=repr(e))  # the next one comes before the time is up
 
 
 def acks_together(message: Any) -> AbstractContextManager[None]:

@@ -131,6 +131,38 @@ def test_what_a_closed_connection_held_comes_back(url: str, client: redis.Redis)
         fetched.channel.qos._delivered.clear()  # as if its process had ended: leaving restores nothing
 
 
+@pytest.mark.parametrize("prefix", ["", "here:"])
+def test_what_a_living_consumer_holds_stays_with_it_however_long_it_takes(
+    url: str, client: redis.Redis, prefix: str
+) -> None:
+    options = {"global_keyprefix": prefix, "visibility_timeout": 1}
+    publish(url, range(20), **options)
+    with consuming(url, **options) as first, consuming(url, **options) as second:
+        first.more_until(20)
+        first.messages[0].ack()
+        for tag in client.hkeys(f"{prefix}unacked"):
+            client.zadd(f"{prefix}unacked_index", {tag: 1.0})  # fetched long ago
+        first.channel.qos.renew()
+        second.channel.qos.restore_visible(num=100, interval=1)
+        assert second.more(0.2) == []
+        assert client.zcard(f"{prefix}unacked_index") == 19, "what is acknowledged is not brought back"
+        acknowledge(first, first.messages[1:])
+
+
+def test_a_channel_whose_connection_is_gone_closes_without_it(url: str, client: redis.Redis) -> None:
+    publish(url, range(20))
+    with consuming(url) as fetched:
+        fetched.more_until(20)
+        transport = fetched.channel.connection
+        transport.client, of_old = (
+            None,
+            transport.client,
+        )  # as kombu leaves it when the first attempt to close has failed
+        fetched.channel.qos.restore_unacked_once()
+        transport.client = of_old
+        assert client.zcard("unacked_index") == 20, "they come back when their time is up"
+
+
 def test_what_a_killed_process_held_comes_back(url: str, client: redis.Redis) -> None:
     publish(url, range(20))
     with subprocess.Popen(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagging.documents import Document
-from tagging.errors import EngineError, StoreUnavailable, TagmillError
+from tagging.errors import EngineDied, EngineError, StoreUnavailable, TagmillError
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
 from workers.engines.fake import FakeEngine
@@ -27,10 +27,14 @@ POISON = "poison"
 class Poisoned(CountingEngine):
     """Fails every pass that holds a poisonous text."""
 
+    def __init__(self, error: type[EngineError] = EngineError) -> None:
+        super().__init__()
+        self._error = error
+
     def entail(self, pairs: Sequence[Pair]) -> Entailment:
         entailment = super().entail(pairs)
         if any(POISON in pair.text for pair in pairs):
-            raise EngineError("the device failed")
+            raise self._error("the device failed")
         return entailment
 
 
@@ -162,6 +166,20 @@ def test_halving_asks_for_nothing_twice_that_was_answered() -> None:
     bench.run(*map(message, ["a", "b", "c", POISON]))
     answered = [pair for pairs in engine.passes if not any(p.text == POISON for p in pairs) for pair in pairs]
     assert len(answered) == len(set(answered)) == 6
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_text_that_ends_the_engine_is_found_by_one_more_death(place: int) -> None:
+    bench = Bench(engine := Poisoned(EngineDied))
+    verdicts = bench.run(*[message(POISON if i == place else f"text {i}") for i in range(7)])
+    assert [type(v) for v in verdicts] == [Retry if i == place else Tagged for i in range(7)]
+    assert sum(any(pair.text == POISON for pair in pairs) for pairs in engine.passes) == 2
+
+
+def test_a_text_that_ends_the_engine_is_parked_after_three_attempts() -> None:
+    bench = Bench(Poisoned(EngineDied), max_attempts=9)
+    verdicts = [bench.run(message(POISON, attempts=n))[0] for n in range(3)]
+    assert [type(v) for v in verdicts] == [Retry, Retry, Dead]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -1,0 +1,92 @@
+"""Servers that a fault may break, and the site that suffers it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.broker.sites import Site
+from tests.faults.proxy import Proxy
+from tests.faults.trial import site_on
+from tests.servers import RabbitServer, RedisServer, launched, server_folder
+
+
+@pytest.fixture(autouse=True)
+def _lines_are_seen(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """The FAULT lines are shown even where the test passes."""
+    yield
+    out = capsys.readouterr().out
+    with capsys.disabled():
+        for line in out.splitlines():
+            if line.startswith("FAULT "):
+                print(f"\n{line}", end="")
+    print(out)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where the site's ledger and logs lie."""
+    with server_folder("faults") as folder:
+        yield folder
+
+
+@pytest.fixture
+def stores(redis_server: RedisServer) -> RedisServer:
+    """The Redis of results and cache, which outlives the faults of the broker."""
+    return redis_server
+
+
+@pytest.fixture
+def queues() -> Iterator[RedisServer]:
+    """A Redis of its own for the queues, which the test may break."""
+    with launched(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(queues: RedisServer) -> Iterator[Proxy]:
+    """The network before that Redis."""
+    with Proxy(queues.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def site(folder: Path, queues: RedisServer, stores: RedisServer) -> Iterator[Site]:
+    """A site on that Redis."""
+    with closing(site_on(folder, queues=queues, stores=stores)) as site:
+        yield site
+
+
+@pytest.fixture
+def rabbit(rabbit_server: RabbitServer) -> RabbitServer:
+    """A RabbitMQ without our queues. A test may kill it; the next one finds it up again."""
+    if not rabbit_server.running:
+        rabbit_server.start()
+    rabbit_server.resume()
+    _drop_queues(rabbit_server)
+    return rabbit_server
+
+
+@pytest.fixture
+def rabbit_proxy(rabbit: RabbitServer) -> Iterator[Proxy]:
+    """The network before RabbitMQ."""
+    with Proxy(rabbit.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def rabbit_site(folder: Path, rabbit: RabbitServer, stores: RedisServer) -> Iterator[Site]:
+    """A site on that RabbitMQ."""
+    with closing(site_on(folder, queues=rabbit, stores=stores)) as site:
+        yield site
+
+
+def _drop_queues(rabbit: RabbitServer) -> None:
+    from kombu import Connection
+
+    from tagging.names import QUEUE_DEAD, QUEUE_OF_TASK
+
+    with Connection(rabbit.url) as connection, connection.channel() as channel:
+        for name in (*QUEUE_OF_TASK.values(), QUEUE_DEAD):
+            channel.queue_delete(name)

@@ -1,0 +1,54 @@
+"""What plain Celery does under the same fault: its own transport and pool, ``acks_late`` and ``reject_on_worker_lost``.
+
+The control of each loss test (row A48): a test in whose control nothing is lost could not have seen any. Its effect is
+one committed row in the table that ``Witness`` reads.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from tagging.names import EXCHANGE, TAG_TICKET, TAGGING_QUEUES
+
+ON_REDIS = os.environ["TAGMILL_BROKER__URL"].startswith("redis")
+
+QUORUM = {"x-queue-type": "quorum"}
+
+app = Celery("stock", broker=os.environ["TAGMILL_BROKER__URL"], set_as_current=False)
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=48,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "visibility_timeout": 10,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 10,
+        "socket_timeout": 10,
+        "health_check_interval": 10,
+    }
+    if ON_REDIS
+    else {},
+    task_queues=[
+        Queue(
+            name,
+            Exchange(EXCHANGE, type="direct" if ON_REDIS else "topic"),
+            routing_key=name,
+            queue_arguments=None if ON_REDIS else QUORUM,
+        )
+        for name in TAGGING_QUEUES
+    ],
+)
+
+
+@app.task(name=TAG_TICKET)
+def tag_ticket(message: dict[str, Any]) -> None:
+    """Note that this document was done."""
+    with closing(sqlite3.connect(os.environ["STOCK_LEDGER"], timeout=30)) as database, database:
+        database.execute("INSERT INTO effects VALUES (?, ?)", (message["ref"], message.get("revision", 0)))

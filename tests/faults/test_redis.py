@@ -1,0 +1,110 @@
+"""A Redis that is killed, half-open, full of junk or locked by the dead: rows A1, A8, A11, A19, A25, A29, A30."""
+
+import random
+import signal
+import time
+
+import redis
+
+from tests.broker.sites import Site
+from tests.faults.proxy import Proxy
+from tests.faults.trial import SEED, Trial, times
+from tests.servers import RedisServer, wait_until
+
+
+def test_workers_killed_at_any_moment_lose_nothing(site: Site) -> None:
+    trial, rng, kills = Trial(site, name="sigkill"), random.Random(SEED), times(3)
+    trial.accept(150 * kills)
+    for _ in range(kills):
+        with trial.worker().running() as worker:
+            trial.wait_for_more()
+            time.sleep(rng.uniform(0, 0.3))  # any moment of a batch will do
+            trial.kill(worker)
+    with trial.worker().running():
+        trial.settle(timeout_s=60 + 10 * kills)
+    fault = trial.report(kills=kills)
+    assert (fault.lost, fault.dead, fault.dup_effects) == (0, 0, 0)
+
+
+def test_a_broker_with_an_append_only_file_keeps_everything(site: Site, queues: RedisServer) -> None:
+    trial = Trial(site, name="broker_killed")
+    with redis.Redis.from_url(queues.url) as client:
+        client.config_set("appendonly", "yes")
+        wait_until("the file is written", lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+        client.config_set("appendfsync", "always")
+    with_the_file = RedisServer(queues.folder, options=["--appendonly", "yes"])
+    with_the_file.port = queues.port
+    try:
+        with trial.worker().running():
+            trial.accept(200)
+            trial.wait_for_more()
+            queues.kill()
+            with_the_file.start()
+            recovery_s = trial.answers_a_new_one()
+            trial.settle()
+    finally:
+        with_the_file.discard()
+    fault = trial.report(kills=1, recovery_s=recovery_s)
+    assert (fault.lost, fault.dup_effects) == (0, 0)
+
+
+def test_a_half_open_connection_is_noticed_and_replaced(site: Site, proxy: Proxy) -> None:
+    trial = Trial(site, name="half_open")
+    with trial.worker(through=proxy.url(site.settings.broker.url)).running():
+        trial.accept(20)
+        trial.settle()
+        proxy.freeze()
+        recovery_s = trial.answers_a_new_one()
+        trial.settle()
+    fault = trial.report(recovery_s=recovery_s)
+    assert (fault.lost, fault.dup_effects) == (0, 0)
+
+
+def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: RedisServer) -> None:
+    trial, junk = Trial(site, name="junk"), [b"not json", b"{}", b"\xff\xfe", b"[1]", b"null", b'"x"']
+    with trial.worker().running() as worker, redis.Redis.from_url(queues.url) as client:
+        client.lpush("tag.tickets", *junk)
+        trial.accept(20)
+        trial.settle()
+        assert sorted(client.lrange("tag.dead", 0, -1)) == sorted(junk)
+        assert worker.stop() == 0
+    assert trial.report().lost == 0
+
+
+def test_a_buffer_longer_than_the_visibility_timeout_runs_nothing_twice(site: Site) -> None:
+    trial = Trial(site, name="buffer_outlives_timeout")
+    slow = {"model__name": "fake:pass_s=0.8", "batching__max_messages": 2, "broker__prefetch": 40}
+    with trial.worker(**slow).running(), trial.worker(name="w2@tests", **slow).running():
+        trial.accept(80)
+        trial.settle()
+    fault = trial.report()
+    assert (fault.lost, fault.dup_runs, fault.dup_effects) == (0, 0, 0)
+
+
+def test_the_lock_of_a_worker_that_died_while_restoring_holds_nobody_up(site: Site, queues: RedisServer) -> None:
+    trial = Trial(site, name="orphan_lock")
+    trial.accept(40)
+    with trial.worker(model__name="fake:pass_s=5").running() as worker:
+        trial.wait_until_fetched()
+        worker.signal(signal.SIGKILL)
+        worker.wait()
+    with trial.worker().running(), redis.Redis.from_url(queues.url) as client:
+        for tag in client.hkeys("unacked"):
+            client.zadd("unacked_index", {tag: 1.0})  # its time has been up for long
+        client.set("unacked_mutex", "of a dead worker", ex=4)  # as kombu leaves it with our options
+        recovery_s = trial.wait_for_more()
+        trial.settle()
+    assert trial.report(kills=1, recovery_s=recovery_s).lost == 0
+
+
+def test_results_that_cannot_be_stored_cost_no_tags(site: Site, stores: RedisServer) -> None:
+    trial = Trial(site, name="results_down")
+    with trial.worker().running():
+        stores.kill()
+        trial.accept(20)
+        wait_until("all tags stand", lambda: len(trial.witness.standing()) == 20, timeout_s=60)
+        stores.start()
+        recovery_s = trial.answers_a_new_one()
+        wait_until("nothing is left", lambda: not any(trial.left().values()), timeout_s=60)
+    fault = trial.report(recovery_s=recovery_s)
+    assert (fault.lost, fault.dup_effects) == (0, 0)
