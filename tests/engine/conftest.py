@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertForSequenceClassification
 
 from tests.engine.checkpoints import VARIANTS, make_checkpoint
+from tests.engine.networks import MAX_LENGTH
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
 from workers.engines.nli import NliEngine
@@ -74,3 +76,26 @@ def open_engine(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Calla
         return NliEngine(encoder, network, info=info, max_tokens=max_tokens)
 
     return engine
+
+
+@pytest.fixture(scope="session")
+def converted(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Path:
+    return convert(read_checkpoint(checkpoint_dir("plain")), cache_dir)
+
+
+@pytest.fixture(scope="session")
+def encoder(converted: Path) -> PairEncoder:
+    return PairEncoder(converted, max_length=MAX_LENGTH)
+
+
+@pytest.fixture(scope="session")
+def plain_bert_in() -> Callable[[Path], Any]:
+    """transformers' own network on a converted checkpoint."""
+    return lambda directory: BertForSequenceClassification.from_pretrained(
+        directory, attn_implementation="eager"
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def plain_bert(plain_bert_in: Callable[[Path], Any], converted: Path) -> Any:
+    return plain_bert_in(converted)

@@ -1,9 +1,7 @@
-"""The network's logits are those of transformers' BertForSequenceClassification, however a pass lies on the device."""
+"""torch's network computes the same however a pass lies on the device."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,108 +11,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertForSequenceClassification
 
-from tagging.errors import EngineError, ModelRefused
-from tests.engine.networks import BATCHES, MAX_LENGTH, alone, of_transformers, rows_of
-from workers.engines.checkpoint import read_checkpoint
-from workers.engines.conversion import convert
+from tagging.errors import ModelRefused
+from tests.engine.networks import BATCHES, MAX_LENGTH, TOLERANCE, logits_of, rows_of
 from workers.engines.cuda import Compute, Recorded, Streams
 from workers.engines.layouts import PackedLayout, PaddedLayout
 from workers.engines.linears import has_onednn, mapped_onednn, plain, reordered_onednn
-from workers.engines.network import Packed
 from workers.engines.options import TorchOptions
 from workers.engines.tokenizing import PairEncoder
 from workers.engines.torch_network import CPU, TorchNetwork
 from workers.engines.weights import load_bert
 from workers.ports import Pair
 
-TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def converted(checkpoint_dir: Callable[[str], Path], cache_dir: Path) -> Path:
-    return convert(read_checkpoint(checkpoint_dir("plain")), cache_dir)
-
-
-@pytest.fixture(scope="module")
-def encoder(converted: Path) -> PairEncoder:
-    return PairEncoder(converted, max_length=MAX_LENGTH)
-
 
 @pytest.fixture(scope="module")
 def network(converted: Path) -> TorchNetwork:
     return TorchNetwork(converted, device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
-def plain_bert(converted: Path) -> Any:
-    return BertForSequenceClassification.from_pretrained(converted, attn_implementation="eager").eval()
-
-
-def logits_of(network: TorchNetwork, *passes: Packed) -> np.ndarray:
-    return network.collect([network.start(rows) for rows in passes])
-
-
-@given(pairs=BATCHES)
-@settings(max_examples=60, deadline=None)
-def test_any_batch_scores_as_with_transformers(
-    network: TorchNetwork, encoder: PairEncoder, plain_bert: Any, pairs: list[Pair]
-) -> None:
-    rows = rows_of(encoder, pairs)
-    assert np.abs(logits_of(network, rows) - of_transformers(plain_bert, rows)).max() < TOLERANCE
-
-
-@given(pairs=BATCHES)
-@settings(max_examples=30, deadline=None)
-def test_a_pair_scores_alone_as_in_any_company(network: TorchNetwork, encoder: PairEncoder, pairs: list[Pair]) -> None:
-    rows = rows_of(encoder, pairs)
-    assert np.abs(logits_of(network, rows) - logits_of(network, *alone(rows))).max() < TOLERANCE
-
-
-def test_rows_that_must_be_mended_score_as_the_checkpoint_in_float32(
-    converted: Path, encoder: PairEncoder, plain_bert: Any
-) -> None:
-    rows = rows_of(encoder, [Pair("快递三天了", "物流")])
-    mended = TorchNetwork(converted, device="cpu", precision="bfloat16").in_float32(rows)
-    assert mended is not None
-    assert np.abs(mended - of_transformers(plain_bert, rows)).max() < TOLERANCE
-
-
-def test_float32_has_nothing_more_exact(network: TorchNetwork, encoder: PairEncoder) -> None:
-    assert network.in_float32(rows_of(encoder, [Pair("快递", "物流")])) is None
-
-
-def test_a_closed_network_says_so(converted: Path, encoder: PairEncoder) -> None:
-    network = TorchNetwork(converted, device="cpu", precision="float32")
-    network.close()
-    with pytest.raises(EngineError, match="closed"):
-        network.start(rows_of(encoder, [Pair("快递", "物流")]))
-
-
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_each_activation_is_the_one_of_transformers(
-    converted: Path, encoder: PairEncoder, tmp_path: Path, activation: str
-) -> None:
-    directory = with_activation(activation, converted, tmp_path)
-    theirs = BertForSequenceClassification.from_pretrained(directory).eval()
-    ours = load_bert(directory, streams=Streams(CPU), precision="float32", columns=(0, 2))
-    rows = rows_of(encoder, [Pair("快递三天了", "物流"), Pair("退", "款")])
-    with torch.inference_mode():
-        logits = PackedLayout(ours, Streams(CPU)).logits(rows).numpy()
-    assert np.abs(logits - of_transformers(theirs, rows)).max() < TOLERANCE
-
-
-def test_an_unknown_activation_is_refused(converted: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="hidden_act is 'silu', expected one of gelu"):
-        TorchNetwork(with_activation("silu", converted, tmp_path), device="cpu", precision="float32")
-
-
-def with_activation(activation: str, converted: Path, tmp_path: Path) -> Path:
-    directory = shutil.copytree(converted, tmp_path / activation)
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    (directory / "config.json").write_text(json.dumps(config | {"hidden_act": activation}), encoding="utf-8")
-    return directory
 
 
 @pytest.mark.parametrize("activation", ["", "gelu", "gelu_new", "relu"])
