@@ -72,7 +72,7 @@ def run(plan: Plan, *, echo: Echo) -> dict[str, Any]:
     """Figures of every contender, and of the machine."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-bench-")))
-        checkpoint = _checkpoint(plan.size, folder)
+        checkpoint = checkpoint_of(plan.size, folder)
         processes: dict[str, _Process] = {}
         for name in (*RIVALS, *plan.precisions):
             processes[name] = stack.enter_context(_Process(name, checkpoint, folder / "cache", plan))
@@ -209,12 +209,12 @@ def _difference(scores: Sequence[Scores], exact: Sequence[Scores]) -> float:
     )
 
 
-def _checkpoint(size: str, folder: Path) -> Path:
+def checkpoint_of(size: str, folder: Path) -> Path:
+    """A checkpoint of this size: the demo model's, or one with random weights that is made in `folder`."""
     if size == "demo":
         from workers.engines.catalogue import DEMO_MODEL
 
         return DEMO_MODEL
-    from benchmarks.checkpoints import make_checkpoint
 
     return make_checkpoint(folder / size, size)
 

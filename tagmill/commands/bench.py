@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -59,6 +61,22 @@ def engine(device: str, size: str, threads: int, requests: int, as_json: bool) -
 
 
 @command.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--size", type=click.Choice(["base", "large", "demo"]), default="demo", show_default=True)
+@click.option("--precision", default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of the engine.")
+@click.option("--texts", type=click.IntRange(100), default=1000, show_default=True, help="Of each run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def worker(device: str, size: str, precision: str, threads: int, texts: int, as_json: bool) -> None:
+    """How much of its engine's speed a worker keeps, through a real Redis, one text a message."""
+    from benchmarks.worker import Plan, run
+
+    plan = Plan(device=device, size=size, precision=precision, threads=threads, texts=texts)
+    figures = run(plan, echo=lambda line: click.echo(line, err=True))
+    _show(figures, as_json=as_json)
+
+
+@command.command()
 @click.option("--batches", type=click.IntRange(1000), default=100_000, show_default=True)
 @click.option("--precision", default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -67,4 +85,9 @@ def soak(batches: int, precision: str, as_json: bool) -> None:
     from benchmarks.soak import run
 
     figures = run(batches=batches, precision=precision, echo=lambda line: click.echo(line, err=True))
-    click.echo(json.dumps(figures) if as_json else "\n".join(f"{name:<12} {value}" for name, value in figures.items()))
+    _show(figures, as_json=as_json)
+
+
+def _show(figures: Mapping[str, Any], *, as_json: bool) -> None:
+    lines = (f"{name:<22} {value}" for name, value in figures.items())
+    click.echo(json.dumps(figures) if as_json else "\n".join(lines))
