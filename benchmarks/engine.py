@@ -215,6 +215,7 @@ def checkpoint_of(size: str, folder: Path) -> Path:
         from workers.engines.catalogue import DEMO_MODEL
 
         return DEMO_MODEL
+    from benchmarks.checkpoints import make_checkpoint
 
     return make_checkpoint(folder / size, size)
 
