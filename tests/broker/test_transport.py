@@ -227,11 +227,13 @@ def test_a_stock_client_shares_the_queues_both_ways(url: str, client: redis.Redi
 def test_killed_workers_lose_nothing(many_databases: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
     kills, random_s = 12, random.Random(4711)
     with server_folder("site") as folder, closing(Broker.on(many_databases, None).site(folder)) as site:
-        ref_of = {site.send(fields={"ref": f"K-{i}"}).id: f"K-{i}" for i in range(1500)}
+        ref_of: dict[str, str] = {}
         for _ in range(kills):
-            answered = len(refs_in_ledger(site))
             slow = {"model__name": "fake:pass_s=0.1", "batching__max_messages": 16, "broker__prefetch": 48}
             with site.worker(**slow).running() as worker:
+                answered = len(refs_in_ledger(site))
+                refs = [f"K-{len(ref_of) + i}" for i in range(125)]
+                ref_of |= {site.send(fields={"ref": ref}).id: ref for ref in refs}
                 wait_until("it has answered", lambda n=answered: len(refs_in_ledger(site)) > n, timeout_s=ANSWER_S)
                 time.sleep(random_s.uniform(0, 0.2))  # any moment of a batch will do
                 worker.signal(signal.SIGKILL)
@@ -252,7 +254,6 @@ def test_killed_workers_lose_nothing(many_databases: RedisServer, capsys: pytest
         print(f"\nFAULT name=worker_sigkill broker=redis accepted={len(ref_of)} lost={lost} kills={kills}")
     assert lost == 0
     assert held, "no kill met a worker that held something"
-    assert waiting, "the workers were done before they were killed"
 
 
 def publish(

@@ -20,6 +20,8 @@ from workers.stores.breaker import Breaker
 from workers.stores.logits import DIGEST_BYTES, pack, unpack
 
 PREFIX: Final = "tagmill:pairs"
+CLAIMS: Final = ":claims"
+"""Ends the name of the key that says who is computing what."""
 PAUSE_S: Final = 1.0
 MAX_TEXT_BYTES: Final = 64 * 1024
 """What is kept of one text, 4,096 pairs; a text that is asked even more starts anew."""
