@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -75,13 +77,14 @@ def quantize(graph: ov.Model, feeds: Sequence[Feed], config: BertConfig) -> ov.M
 
     nncf.set_log_level(logging.ERROR)
     log.info("model.quantizing passes=%d", len(feeds))
-    quantized: ov.Model = nncf.quantize(
-        graph,
-        nncf.Dataset([dict(zip(Feed._fields, inputs, strict=True)) for inputs in feeds]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(names=list(_attention_products(config))),
-    )
+    with redirect_stdout(sys.stderr):  # where its progress belongs; stdout is for data
+        quantized: ov.Model = nncf.quantize(
+            graph,
+            nncf.Dataset([dict(zip(Feed._fields, inputs, strict=True)) for inputs in feeds]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(feeds),
+            ignored_scope=nncf.IgnoredScope(names=list(_attention_products(config))),
+        )
     return quantized
 
 
