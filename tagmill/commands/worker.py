@@ -83,7 +83,7 @@ def _supervise(devices: str, per_device: int, celery_options: Sequence[str]) -> 
     from tagging.settings import load
     from workers.supervision.decisions import Limits
     from workers.supervision.loop import supervise
-    from workers.supervision.placement import place
+    from workers.supervision.placement import place, with_metrics
 
     settings = load().settings
     logs.configure(settings.log.level)
@@ -94,7 +94,7 @@ def _supervise(devices: str, per_device: int, celery_options: Sequence[str]) -> 
         crash_window_s=settings.worker.crash_window_s,
     )
     return supervise(
-        children,
+        with_metrics(children, first_port=settings.metrics.port),
         command=lambda node: [sys.executable, "-m", "tagmill", "worker", "-n", node, *celery_options],
         limits=limits,
     )

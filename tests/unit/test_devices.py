@@ -8,7 +8,7 @@ import pytest
 from tagging.errors import SettingsError
 from workers.supervision import devices
 from workers.supervision.devices import from_driver, from_listing, installed_gpus, visible
-from workers.supervision.placement import place
+from workers.supervision.placement import place, with_metrics
 
 TWO_CARDS = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
@@ -196,3 +196,13 @@ def test_workers_on_the_cpu_divide_its_cores_and_see_no_gpu(monkeypatch, tmp_pat
 def test_threads_that_were_set_stay_as_they_are():
     (child,) = place("cpu", per_device=1, threads=7, environ={})
     assert child.environ["TAGMILL_MODEL__THREADS"] == "7"
+
+
+def test_each_child_is_scraped_at_a_port_of_its_own():
+    children = with_metrics(place("cpu", per_device=3, threads=1, environ={}), first_port=9464)
+    assert [child.environ["TAGMILL_METRICS__PORT"] for child in children] == ["9464", "9465", "9466"]
+
+
+def test_metrics_that_are_off_stay_off():
+    (child,) = with_metrics(place("cpu", per_device=1, threads=1, environ={}), first_port=0)
+    assert "TAGMILL_METRICS__PORT" not in child.environ

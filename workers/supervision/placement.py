@@ -1,7 +1,7 @@
 """Which children a ``--devices`` asks for: a process for each device, with what it must find in its environment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tagging.errors import SettingsError
@@ -43,6 +43,16 @@ def place(devices: str, *, per_device: int, threads: int, environ: Mapping[str, 
     gpus = visible_gpus(environ.get("CUDA_VISIBLE_DEVICES"))
     chosen = _chosen(devices, gpus)
     return [_on_gpu(number, gpu, worker) for number, gpu in chosen for worker in range(1, per_device + 1)]
+
+
+def with_metrics(children: Sequence[Child], *, first_port: int) -> list[Child]:
+    """The children, each with a port of its own for metrics: the first and those after it; 0 leaves all off."""
+    if not first_port:
+        return list(children)
+    return [
+        replace(child, environ={**child.environ, "TAGMILL_METRICS__PORT": str(port)})
+        for port, child in enumerate(children, start=first_port)
+    ]
 
 
 def _on_gpu(number: int, gpu: Gpu, worker: int) -> Child:
