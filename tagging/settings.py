@@ -197,7 +197,7 @@ class LogSettings(_Section):
 class MetricsSettings(_Section):
     """What a worker tells Prometheus."""
 
-    port: int = Field(0, ge=0, le=65535, description="0: none. The workers of --devices take this one and those after it.")
+    port: int = Field(0, ge=0, le=65535, description="0: none. Workers of --devices take this and those after it.")
     address: str = Field("127.0.0.1", description="There is no password: let only the scraper reach it.")
 
 
