@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine import checkpoints
 from workers.engines.build import FACTORY
+from workers.engines.options import DEFAULT
 from workers.engines.process import EngineProcess
 from workers.ports import Pair
 
@@ -51,7 +52,10 @@ def engines(tmp_path_factory):
         "device": "cpu",
         "precision": None,
         "max_tokens": None,
+        "max_length": None,
         "threads": 1,
+        "backend": "torch",  # OpenVINO computes with a copy in the processor's own layout
+        "options": DEFAULT,
         "exact": False,
         "cache_dir": folder / "cache",
         "catalogue": Path("config/models.toml"),
