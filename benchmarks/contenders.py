@@ -300,7 +300,7 @@ class _Cached:
         from workers.pipeline import Pipeline
         from workers.recall import Recall
         from workers.stores.local_pairs import LocalPairCache
-        from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryTagStore
+        from workers.stores.memory import MemoryCrashes, MemoryDeadLetters, MemoryMeter, MemoryTagStore
 
         self._engine = engine
         self._view = view
@@ -311,6 +311,7 @@ class _Cached:
             recall=Recall(local=LocalPairCache(max_entries=100_000, ttl_s=3600), shared=None, wait_ms=0, meter=meter),
             store=MemoryTagStore(),
             dead_letters=MemoryDeadLetters(),
+            crashes=MemoryCrashes(),
             max_attempts=1,
             meter=meter,
         )

@@ -17,7 +17,7 @@ from workers.app import queues
 from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
 from workers.recall import Recall
-from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
+from workers.stores.memory import MemoryCrashes, MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Tagged
 
 
@@ -52,6 +52,7 @@ _pipeline = Pipeline(
     recall=Recall(local=_nothing, meter=_meter),
     store=_nothing,
     dead_letters=_nothing,
+    crashes=MemoryCrashes(),
     max_attempts=1,
     meter=_meter,
 )

@@ -182,6 +182,15 @@ _has_text: Final = intake.c.body.is_not(None)
 # Retention looks for old texts again and again; a year of rows without one must not be in its way.
 sa.Index("ix_intake_texts", intake.c.finished_at, sqlite_where=_has_text, postgresql_where=_has_text)
 
+crashes: Final = sa.Table(
+    "crashes",
+    metadata,
+    sa.Column("id", KeyText, primary_key=True),
+    # Runs alone that began and have not ended, as far as is known.
+    sa.Column("runs", sa.Integer, nullable=False),
+    sa.Column("began_at", UtcDateTime, nullable=False),
+)
+
 tombstones: Final = sa.Table(
     "tombstones",
     metadata,

@@ -10,7 +10,7 @@ from workers.engines.fake import FakeEngine
 from workers.pipeline import Delivery, Pipeline
 from workers.ports import Engine, Entailment, Pair
 from workers.recall import Recall
-from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryTagStore
+from workers.stores.memory import MemoryCrashes, MemoryDeadLetters, MemoryMeter, MemoryTagStore
 from workers.verdicts import Tagged, Verdict
 
 LABELS = ["billing", "login"]
@@ -40,6 +40,7 @@ def pipeline(engine: Engine, recall: Recall, **options: Any) -> Pipeline:
     memory = {
         "store": MemoryTagStore(),
         "dead_letters": MemoryDeadLetters(),
+        "crashes": MemoryCrashes(),
         "meter": MemoryMeter(),
         "max_attempts": 3,
     }

@@ -97,6 +97,11 @@ class Worker:
         return self._process.pid
 
     @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
     def engine_pids(self) -> list[int]:
         """The ids of its children that serve a model."""
         return [

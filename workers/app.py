@@ -21,7 +21,7 @@ from workers.lifecycle import end_outside_signal_handlers
 from workers.memory import MemoryCeiling
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask, TaskPool
-from workers.ports import DeadLetters, Engine, Meter, TagStore
+from workers.ports import Crashes, DeadLetters, Engine, Meter, TagStore
 from workers.recall import Recall
 from workers.watchdog import LoopWatchdog, Pulse
 
@@ -44,6 +44,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         self.settings: Settings = loaded.settings
         self._pipeline: Pipeline | None = None
         self._dead_letters: DeadLetters | None = None
+        self._crashes: Crashes | None = None
         self._meter: Meter | None = None
         self.pulse = Pulse()
         """Whether the hub thread works."""
@@ -83,6 +84,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
 
             refuse_unsafe_broker(self.settings, queues(self.settings))
             store = self._open_ledger()
+            assert self._crashes is not None
             engine = build_engine(self.loaded)
             self._pipeline = Pipeline(
                 engine=engine,
@@ -90,6 +92,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
                 recall=build_recall(self.settings, meter=self.meter),
                 store=store,
                 dead_letters=self.dead_letters,
+                crashes=self._crashes,
                 max_attempts=self.settings.retries.max_attempts,
                 meter=self.meter,
                 pepper=self.settings.cache.pepper.get_secret_value(),
@@ -109,6 +112,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         return Exit.FAILED if code == EX_FAILURE else int(code or Exit.DONE)
 
     def _open_ledger(self) -> TagStore:
+        from ledger.crashes import CrashLedger
         from ledger.database import open_database
         from ledger.dead import DeadLedger
         from ledger.tags import TagLedger
@@ -118,6 +122,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         upgrade(self.settings.ledger.url)
         database = open_database(self.settings.ledger.url)
         self._dead_letters = LedgerDeadLetters(DeadLedger(database), meter=self.meter)
+        self._crashes = CrashLedger(database)
         return LedgerTagStore(TagLedger(database))
 
 

@@ -27,6 +27,7 @@ from tagging.errors import (
     InvalidMessage,
     NotFinite,
     TagmillError,
+    WorkerCrashed,
 )
 from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
 from tagging.names import TAG_MANY, Lane, lane_of
@@ -44,7 +45,7 @@ from workers.metrics import (
     TEXTS,
     TOKENS,
 )
-from workers.ports import DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore
+from workers.ports import Crashes, DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore
 from workers.recall import Asked, Premise, Premises, Recall
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 
@@ -52,6 +53,8 @@ log = structlog.get_logger()
 
 _PAIR_OVERHEAD: Final = 8
 """Special tokens and a short template around a text and its label."""
+_MAX_CRASHES: Final = 3
+"""Runs alone that ended the worker, after which a message is parked without another."""
 _MAX_DEATHS: Final = 3
 """Attempts at a text that ends the engine's process each time: every one costs the loading of a model."""
 
@@ -67,6 +70,8 @@ class Delivery:
     kwargs: Mapping[str, Any]
     attempts: int
     """How often it was tried before; 0 the first time."""
+    came_back: bool = False
+    """Whether the broker delivered it before, and a worker may have died of it."""
     queued_ms: float
     """How long it has waited so far, from being sent (if the sender said when) to being put into a batch."""
 
@@ -139,6 +144,11 @@ class Work:
         self.questions = [e for entries in self.contents for e in _entries(entries) if isinstance(e, Question)]
 
     @property
+    def came_back(self) -> bool:
+        """Whether it may have ended a worker before; then it holds one message."""
+        return any(delivery.came_back for delivery in self.deliveries)
+
+    @property
     def needs_device(self) -> bool:
         """Whether anything is left to ask the engine, now."""
         return any(premise.for_device for premise in self.premises)
@@ -155,6 +165,7 @@ class Pipeline:
         recall: Recall,
         store: TagStore,
         dead_letters: DeadLetters,
+        crashes: Crashes,
         max_attempts: int,
         meter: Meter,
         pepper: str = "",
@@ -165,6 +176,7 @@ class Pipeline:
         self._recall = recall
         self._store = store
         self._dead_letters = dead_letters
+        self._crashes = crashes
         self._max_attempts = max_attempts
         self._meter = meter
         self._pepper = pepper
@@ -194,6 +206,29 @@ class Pipeline:
         work = Work(deliveries=deliveries, contents=contents, premises=list(premises))
         self._recall.look_up(work.premises)
         return work
+
+    def count(self, work: Work) -> WorkerCrashed | None:
+        """Keep in the ledger that this work, which came back, runs now; why it must not, if it ended too many workers.
+
+        Work that the caches answer is not counted: it does not come near the engine.
+
+        Raises:
+            StoreUnavailable: It must not run yet.
+        """
+        if not any(premise.open for premise in work.premises):
+            return None
+        crashes = max(self._crashes.begin(delivery.id) for delivery in work.deliveries) - 1
+        if crashes < _MAX_CRASHES:
+            return None
+        return WorkerCrashed(f"{crashes} workers died while this message ran alone; it was not run again")
+
+    def outlived(self, work: Work) -> None:
+        """Forget the counts of this work: whatever became of it, the worker is there.
+
+        Raises:
+            StoreUnavailable: The counts are as they were.
+        """
+        self._crashes.end([delivery.id for delivery in work.deliveries])
 
     def infer(self, work: Work) -> None:
         """Ask the engine for the pairs that are left. One thread at a time: the caller holds the device."""
@@ -233,7 +268,21 @@ class Pipeline:
 
     def give_up(self, deliveries: Sequence[Delivery], cause: TagmillError) -> list[Verdict]:
         """Verdicts for a batch that could not be processed at all: try each again, and park it in the end."""
-        verdicts: list[Verdict] = [self._not_now(delivery, cause) for delivery in deliveries]
+        return self._set_aside(deliveries, [self._not_now(delivery, cause) for delivery in deliveries], cause)
+
+    def bury(self, deliveries: Sequence[Delivery], cause: TagmillError) -> list[Verdict]:
+        """Verdicts for a batch that must not be processed at all: each is parked.
+
+        Raises:
+            StoreUnavailable: Nothing was parked; call again once the ledger is back.
+        """
+        for delivery in deliveries:
+            log.warning("message.parked", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
+        return self._set_aside(deliveries, [Dead(cause=cause) for _ in deliveries], cause)
+
+    def _set_aside(
+        self, deliveries: Sequence[Delivery], verdicts: Sequence[Verdict], cause: TagmillError
+    ) -> list[Verdict]:
         self._dead_letters.park(
             [
                 _letter(delivery, id_=delivery.id, body=delivery.body, cause=cause)
@@ -242,7 +291,7 @@ class Pipeline:
             ]
         )
         self._measure_verdicts(deliveries, verdicts)
-        return verdicts
+        return list(verdicts)
 
     def close(self) -> None:
         """Free the device."""

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from celery import Task
@@ -42,6 +42,8 @@ from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 from workers.watchdog import Pulse
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _RUNNERS: Final = 3  # one batch recording, one on the device, one ready
 _RUNNERS_END_S: Final = 5.0
@@ -264,10 +266,12 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     def _through_the_device(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         try:
             work = self._pipeline.prepare(deliveries)
-            if on_device := work.needs_device:
+            if on_device := work.came_back or work.needs_device:
                 self._take_device()
         finally:
             self._ready.release()
+        if work.came_back:
+            return self._alone(work)
         if on_device:
             self._infer(work)
         self._pipeline.exchange(work)
@@ -275,6 +279,31 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             self._take_device()
             self._infer(work)
         return self._record(work)
+
+    def _alone(self, work: Work) -> list[Verdict]:
+        """Verdicts for a message that came back. Entered with the device taken, which is given back at the end.
+
+        So no two of them are counted at a time, and a worker's death counts against the one that ran.
+        """
+        try:
+            if (cause := self._with_ledger(lambda: self._pipeline.count(work))) is not None:
+                verdicts = self._with_ledger(lambda: self._pipeline.bury(work.deliveries, cause))
+            else:
+                self._infer_alone(work)
+                verdicts = self._record(work)
+            self._with_ledger(lambda: self._pipeline.outlived(work))
+        finally:
+            self._give_device_back()
+        return verdicts
+
+    def _infer_alone(self, work: Work) -> None:
+        try:
+            self._pipeline.infer(work)
+            self._pipeline.exchange(work)
+            self._pipeline.infer(work)  # what other workers had promised and did not come
+        except EngineLost:
+            self._pipeline.outlived(work)  # a device that is broken is no message's fault
+            raise
 
     def _take_device(self) -> None:
         self._device.acquire()
@@ -285,18 +314,29 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         try:
             self._pipeline.infer(work)
         finally:
-            self._gate.device_busy(False)
-            self._device.release()
+            self._give_device_back()
+
+    def _give_device_back(self) -> None:
+        self._gate.device_busy(False)
+        self._device.release()
 
     def _record(self, work: Work) -> list[Verdict]:
-        """Store the batch, for as long as it takes: meanwhile the buffer fills up and fetching stops by itself.
+        """Store the batch.
+
+        Raises:
+            StoreUnavailable: The worker stops before the ledger is back.
+        """
+        return self._with_ledger(lambda: self._pipeline.record(work))
+
+    def _with_ledger(self, step: Callable[[], T]) -> T:
+        """What the step returns, tried for as long as it takes: meanwhile the buffer fills up and fetching stops.
 
         Raises:
             StoreUnavailable: The worker stops before the ledger is back.
         """
         while True:
             try:
-                return self._pipeline.record(work)
+                return step()
             except StoreUnavailable as e:
                 log.error("ledger.unavailable", cause=str(e), retry_s=_STORE_RETRY_S)
                 if self._stopping.wait(_STORE_RETRY_S):
@@ -425,5 +465,6 @@ def _delivery(job: _Job, started_at: float) -> Delivery:
         args=request.args,
         kwargs=request.kwargs,
         attempts=int(request.request_dict.get("retries") or 0),
+        came_back=bool(request.delivery_info.get("redelivered")),
         queued_ms=1000 * on_the_way_s,
     )

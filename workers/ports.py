@@ -187,6 +187,26 @@ class TagStore(Protocol):
         ...
 
 
+class Crashes(Protocol):
+    """Runs of messages that came back, counted before they begin, so that a worker's death leaves its trace."""
+
+    def begin(self, message_id: str) -> int:
+        """How many runs of this message have begun without an end, this one included; kept before it returns.
+
+        Raises:
+            StoreUnavailable: The message must not run uncounted.
+        """
+        ...
+
+    def end(self, message_ids: Sequence[str]) -> None:
+        """Forget the counts of these messages: their workers outlived them.
+
+        Raises:
+            StoreUnavailable: The counts are as they were.
+        """
+        ...
+
+
 class DeadLetter(NamedTuple):
     """A message that could not be done."""
 

@@ -4,9 +4,11 @@ import pytest
 
 from tests.broker.sites import Site
 from tests.faults.trial import Trial
+from tests.servers import wait_until
 
 QUICK_RETRIES = {"retries__backoff_s": 0.1, "retries__backoff_max_s": 0.3, "model__name": "fake:failing=1"}
 PLACE = 17
+RUNS_AT_MOST = 4
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,32 @@ def test_a_text_that_breaks_the_engine_is_parked_alone(site: Site, order: str, d
     fault = trial.report(kills=len(worker.events("engine.restarted")))
     assert (fault.lost, fault.dead, fault.dup_effects) == (0, 1, 0)
     assert trial.witness.dead()[ids[PLACE]].startswith(reason)
+
+
+@pytest.mark.parametrize("which", ["site", "rabbit_site"], ids=["redis", "rabbitmq"])
+def test_a_text_that_ends_the_whole_worker_is_parked_alone(request: pytest.FixtureRequest, which: str) -> None:
+    trial = Trial(request.getfixturevalue(which), name="poison_kill")
+    ids = trial.accept(40, text=lambda i: "!kill please" if i == PLACE else f"text {i}")
+    kills = 0
+    # One more than it may have: a text that is not parked is then seen by its count, not by a test that never ends.
+    while kills <= RUNS_AT_MOST and _ends_a_worker(trial):
+        kills += 1
+    fault = trial.report(kills=kills)
+    assert (fault.lost, fault.dead, fault.dup_effects) == (0, 1, 0)
+    assert trial.witness.dead()[ids[PLACE]].startswith("WorkerCrashed")
+    assert kills <= RUNS_AT_MOST
+
+
+def _ends_a_worker(trial: Trial) -> bool:
+    """Whether a worker that is started now dies before all is done."""
+    worker = trial.worker(**QUICK_RETRIES)
+    worker.launch()
+    try:
+        wait_until("all is done or the worker is dead", lambda: _all_done(trial) or worker.ended, timeout_s=60)
+        return not _all_done(trial)
+    finally:
+        worker.kill()
+
+
+def _all_done(trial: Trial) -> bool:
+    return len(trial.done) == len(trial.refs)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tagging.documents import Document
-from tagging.errors import EngineDied, EngineError, StoreUnavailable, TagmillError
+from tagging.errors import EngineDied, EngineError, StoreUnavailable, TagmillError, WorkerCrashed
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
 from workers.engines.fake import FakeEngine
@@ -180,6 +180,34 @@ def test_a_text_that_ends_the_engine_is_parked_after_three_attempts() -> None:
     bench = Bench(Poisoned(EngineDied), max_attempts=9)
     verdicts = [bench.run(message(POISON, attempts=n))[0] for n in range(3)]
     assert [type(v) for v in verdicts] == [Retry, Retry, Dead]
+
+
+def test_what_came_back_may_run_three_times_without_an_end() -> None:
+    bench = Bench()
+    reasons = [bench.pipeline.count(bench.pipeline.prepare([message("a text")])) for _ in range(4)]
+    assert [type(reason) for reason in reasons] == [type(None)] * 3 + [WorkerCrashed]
+
+
+def test_what_a_worker_outlived_may_run_as_often_again() -> None:
+    bench = Bench()
+    work = bench.pipeline.prepare([message("a text")])
+    for _ in range(3):
+        bench.pipeline.count(work)
+    bench.pipeline.outlived(work)
+    assert bench.pipeline.count(work) is None
+
+
+def test_what_the_caches_answer_is_not_counted() -> None:
+    bench = Bench()
+    bench.run(message("a text"))
+    assert [bench.pipeline.count(bench.pipeline.prepare([message("a text")])) for _ in range(9)] == [None] * 9
+
+
+def test_what_must_not_run_is_parked_with_its_reason() -> None:
+    bench = Bench()
+    verdicts = bench.pipeline.bury([message("a text")], WorkerCrashed("3 workers died"))
+    assert [type(verdict) for verdict in verdicts] == [Dead]
+    assert [letter.reason for letter in bench.parked] == ["WorkerCrashed: 3 workers died"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
+import signal
 import time
 import zlib
 from collections import Counter
@@ -25,7 +27,7 @@ from workers.ports import Engine, Entailment, Logit, ModelInfo, Pair, Reading
 
 SPECIALS = 3
 _PREFIX = "fake"
-_ORDER = re.compile(r"!(fail|oom|nan|exit|sleep)(?: (\d+(?:\.\d+)?))?\b")
+_ORDER = re.compile(r"!(fail|oom|nan|exit|kill|sleep)(?: (\d+(?:\.\d+)?))?\b")
 
 
 class FakeEngine:
@@ -91,6 +93,7 @@ class FailingEngine:
     ``!oom``        the pass does not fit; ``!oom 2`` the first two times only
     ``!nan``        NaN for this text, its neighbours are well
     ``!exit``       the engine's process ends at once
+    ``!kill``       the worker's process ends at once, and the engine's with it
     ``!sleep 1.5``  the pass takes so many seconds more
 
     The times are counted by text, in this process.
@@ -108,6 +111,10 @@ class FailingEngine:
         answer = self._engine.entail(pairs)
         orders = {text: order for text in dict.fromkeys(pair.text for pair in pairs) if (order := self._order(text))}
         match set(orders.values()):
+            case found if "kill" in found:
+                parent = multiprocessing.parent_process()
+                os.kill(os.getpid() if parent is None or parent.pid is None else parent.pid, signal.SIGKILL)
+                os._exit(1)
             case found if "exit" in found:
                 os._exit(1)
             case found if "oom" in found:

@@ -1,6 +1,6 @@
 """The ports in this process's memory, with the same contracts as the real ones: for tests and for trying things out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
@@ -120,6 +120,23 @@ class MemoryTagStore:
     def by_ref(self, ref: str, source: str | None = None) -> list[TagRow]:
         """What stands for the document of this reference."""
         return [row for row in self._rows.values() if row.ref == ref and source in (None, row.source)]
+
+
+class MemoryCrashes:
+    """``Crashes`` in this process."""
+
+    def __init__(self) -> None:
+        self._runs: Counter[str] = Counter()
+
+    def begin(self, message_id: str) -> int:
+        """How many runs of this message have begun without an end, this one included."""
+        self._runs[message_id] += 1
+        return self._runs[message_id]
+
+    def end(self, message_ids: Sequence[str]) -> None:
+        """Forget the counts of these messages."""
+        for message_id in message_ids:
+            del self._runs[message_id]
 
 
 class MemoryDeadLetters:
