@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,37 +91,44 @@ def test_a_publish_that_is_answered_too_late_and_repeated_has_one_effect(site: S
 def test_what_a_lagging_replica_never_had_is_repaired_after_it_took_over(
     site: Site, desk: Desk, queues: RedisServer, proxy: Proxy
 ) -> None:
-    trial = Trial(site, name="failover")
     url = proxy.url(site.settings.broker.url)
-    with launched(RedisServer) as replica, Proxy(queues.port) as replication, desk.relay(through=url):
-        follow(replica, replication)
-        replication.freeze()
-        desk.accept(trial, times(100))
-        wait_until("all is published", lambda: site.queued() == len(trial.refs), timeout_s=30)
-        queues.kill()
-        take_over(replica)
-        proxy.lead_to(replica.port)
-        proxy.reset_all()
-        with trial.worker(through=url).running():
-            recovery_s = desk.wait_until_finished()
-    fault = trial.report(kills=1, recovery_s=recovery_s)
+    with closing(moved(site, url)) as followed, launched(RedisServer) as replica, Proxy(queues.port) as replication:
+        trial = Trial(followed, name="failover")
+        with desk.relay(through=url):
+            follow(replica, replication)
+            replication.freeze()
+            desk.accept(trial, times(100))
+            wait_until("all is published", lambda: site.queued() == len(trial.refs), timeout_s=30)
+            queues.kill()
+            take_over(replica)
+            proxy.lead_to(replica.port)
+            proxy.reset_all()
+            with trial.worker().running():
+                recovery_s = desk.wait_until_finished()
+        fault = trial.report(kills=1, recovery_s=recovery_s)
     assert (fault.lost, fault.dead, fault.dup_effects) == (0, 0, 0)
     assert sum(int(event["n"]) for event in desk.said("relay.swept")) == len(trial.refs), "the replica had none of them"
 
 
-def test_a_broker_whose_disk_is_full_takes_over_where_it_stopped(site: Site, desk: Desk, small_disk: Path) -> None:
-    trial = Trial(site, name="disk_full")
+def test_a_broker_whose_disk_is_full_goes_on_where_it_stopped(site: Site, desk: Desk, small_disk: Path) -> None:
     server, ballast = RedisServer(small_disk), small_disk / "ballast"
-    with serving(server), desk.relay(through=server.url), trial.worker(through=server.url).running():
-        desk.accept(trial, 20)
-        desk.wait_until_finished()
-        fill(ballast)
-        accepting_s = desk.accept(trial, 60)
-        desk.wait_until_said("relay.broker_lost")
-        ballast.unlink()
-        recovery_s = desk.wait_until_finished()
-    fault = trial.report(recovery_s=recovery_s, accepting_s=accepting_s)
+    with serving(server), closing(moved(site, server.url)) as there:
+        trial = Trial(there, name="disk_full")
+        with desk.relay(through=server.url), trial.worker().running():
+            desk.accept(trial, 20)
+            desk.wait_until_finished()
+            fill(ballast)
+            accepting_s = desk.accept(trial, 60)
+            desk.wait_until_said("relay.broker_lost")
+            ballast.unlink()
+            recovery_s = desk.wait_until_finished()
+        fault = trial.report(recovery_s=recovery_s, accepting_s=accepting_s)
     assert (fault.lost, fault.dead, fault.dup_effects) == (0, 0, 0)
+
+
+def moved(site: Site, url: str) -> Site:
+    """The same site with its broker at another URL."""
+    return Site(broker=site.broker, folder=site.folder, environ={**site.environ, "TAGMILL_BROKER__URL": url})
 
 
 def follow(replica: RedisServer, primary: Proxy) -> None:

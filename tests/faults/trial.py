@@ -21,7 +21,7 @@ import redis
 
 from producers.publisher import Publisher
 from tagging.errors import BrokerUnreachable
-from tagging.names import TAG_TICKET
+from tagging.names import QUEUE_OF_TASK, TAG_TICKET
 from tests.broker.sites import LABELS, Broker, Site
 from tests.faults.report import Fault
 from tests.faults.witness import Witness
@@ -229,9 +229,12 @@ class Trial:
         """What Redis still has: waiting, held by somebody, and due to come back."""
         if self.site.broker.name != "redis":
             return {"waiting": self.site.queued()}
-        with redis.Redis.from_url(self.site.settings.broker.url) as client:
-            held, due = client.hlen("unacked"), client.zcard("unacked_index")
-            return {"waiting": self.site.queued(), "held": held, "due": due}
+        with redis.Redis.from_url(self.site.settings.broker.url) as client, client.pipeline() as at_once:
+            # At one moment: a message that is on its way from one place to another must not be in neither.
+            for queue in QUEUE_OF_TASK.values():
+                at_once.llen(queue)
+            *waiting, held, due = at_once.hlen("unacked").zcard("unacked_index").execute()
+        return {"waiting": sum(waiting), "held": held, "due": due}
 
     def _runs(self) -> int:
         """How many places in batches were taken, over all of this trial's workers."""
