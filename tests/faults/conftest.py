@@ -1,5 +1,7 @@
 """Servers that a fault may break, and the site that suffers it."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.broker.sites import Site
+from tests.children import need
+from tests.faults.desk import Desk
 from tests.faults.proxy import Proxy
 from tests.faults.trial import site_on
 from tests.servers import RabbitServer, RedisServer, launched, server_folder
@@ -56,6 +60,27 @@ def site(folder: Path, queues: RedisServer, stores: RedisServer) -> Iterator[Sit
     """A site on that Redis."""
     with closing(site_on(folder, queues=queues, stores=stores)) as site:
         yield site
+
+
+@pytest.fixture
+def desk(site: Site) -> Iterator[Desk]:
+    """The intake of that site."""
+    with closing(Desk(site)) as desk:
+        yield desk
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A folder on a disk of 6 MB; skipped where this user may not mount one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    need("mount", "umount")
+    with server_folder("small-disk") as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=755", "tmpfs", folder], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

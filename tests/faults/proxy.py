@@ -93,6 +93,10 @@ class Proxy:
         userinfo, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{HOST}:{self.port}"))
 
+    def lead_to(self, port: int) -> None:
+        """Pass new connections on to another server of this machine, as after a failover."""
+        self._target = (self._target[0], port)
+
     @property
     def connections(self) -> int:
         """How many are open, frozen ones among them."""

@@ -1,4 +1,4 @@
-"""A Redis that is killed, half-open, full of junk or locked by the dead: rows A1, A8, A11, A19, A25, A29, A30."""
+"""A Redis that is killed, half-open, full of junk or locked by the dead, and workers that end: rows A1 to A30."""
 
 import random
 import signal
@@ -108,3 +108,19 @@ def test_results_that_cannot_be_stored_cost_no_tags(site: Site, stores: RedisSer
         wait_until("nothing is left", lambda: not any(trial.left().values()), timeout_s=60)
     fault = trial.report(recovery_s=recovery_s)
     assert (fault.lost, fault.dup_effects) == (0, 0)
+
+
+def test_a_worker_that_is_asked_to_end_under_load_loses_and_repeats_nothing(site: Site) -> None:
+    trial = Trial(site, name="sigterm")
+    trial.accept(times(200))
+    with trial.worker().running() as worker:
+        trial.wait_for_more()
+        began = time.monotonic()
+        assert worker.stop() == 0
+        ended_s = time.monotonic() - began
+    assert len(trial.done) + site.queued() == len(trial.refs), "each is answered or back in its queue"
+    with trial.worker(name="w2@tests").running():
+        trial.settle()
+    fault = trial.report(recovery_s=ended_s)
+    assert (fault.lost, fault.dead, fault.dup_runs, fault.dup_effects) == (0, 0, 0, 0)
+    assert ended_s <= 30

@@ -43,6 +43,12 @@ class Storm:
         for worker in self._workers:
             worker.kill()
 
+    def tell(self) -> None:
+        """Print how far it is, and what the workers said last."""
+        print(f"--- {len(self.trial.done)} of {len(self.trial.refs)} done, left {self.trial.left()}")
+        for worker in self._workers:
+            print(f"--- {worker.name}\n{worker.last_lines()}")
+
     def strike(self) -> None:
         """Let one thing happen."""
         self._random.choice((self._kill_one, self._reset, self._cut, self._silence, self._slow))()
@@ -89,6 +95,9 @@ def storm(storm: Storm) -> None:
         recovery_s = trial.answers_a_new_one(timeout_s=60)
         trial.settle(timeout_s=120)
         fault = trial.report(kills=storm.kills, recovery_s=recovery_s)
+    except BaseException:
+        storm.tell()
+        raise
     finally:
         storm.end()
     assert (fault.lost, fault.dup_effects, fault.wrong_final, fault.dead) == (0, 0, 0, 0)

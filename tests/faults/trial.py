@@ -12,20 +12,21 @@ assert fault.lost == 0
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import redis
 
 from producers.publisher import Publisher
 from tagging.errors import BrokerUnreachable
-from tagging.names import TAG_TICKET
+from tagging.names import QUEUE_OF_TASK, TAG_TICKET
 from tests.broker.sites import LABELS, Broker, Site
 from tests.faults.report import Fault
 from tests.faults.witness import Witness
 from tests.processes import Worker
-from tests.servers import RabbitServer, RedisServer, wait_until
+from tests.servers import PostgresServer, RabbitServer, RedisServer, wait_until
 
 SIZE = float(os.environ.get("TAGMILL_FAULT_SIZE", "1"))
 """How much larger than in ``make test`` the trials are; ``make storm`` sets it."""
@@ -47,13 +48,18 @@ def times(n: int) -> int:
     return max(1, round(n * SIZE))
 
 
-def site_on(folder: Path, *, queues: RedisServer | RabbitServer, stores: RedisServer) -> Site:
-    """A site whose queues are on one server, and whose results and cache are on another that no fault touches."""
+def site_on(
+    folder: Path, *, queues: RedisServer | RabbitServer, stores: RedisServer, ledger: PostgresServer | None = None
+) -> Site:
+    """A site whose queues are on one server, and whose results and cache are on another that no fault touches.
+
+    Its ledger is SQLite unless there is a server for it.
+    """
     environ = {
         "TAGMILL_BROKER__URL": queues.url,
         "TAGMILL_RESULTS__URL": f"{stores.url.removesuffix('/0')}/1",
         "TAGMILL_CACHE__URL": "",
-        "TAGMILL_LEDGER__URL": f"sqlite:///{folder}/ledger.db",
+        "TAGMILL_LEDGER__URL": ledger.url if ledger else f"sqlite:///{folder}/ledger.db",
         "TAGMILL_MODEL__NAME": "fake:pass_s=0.1,failing=1",
     }
     name = "redis" if isinstance(queues, RedisServer) else "rabbitmq"
@@ -67,7 +73,7 @@ class Trial:
         self.site = site
         self.name = name
         self.seed = seed
-        self.witness = Witness(site.folder / "ledger.db")
+        self.witness = Witness(site.settings.ledger.url)
         self.refs: dict[str, str] = {}
         """Of each accepted task id."""
         self.workers: list[Worker] = []
@@ -88,11 +94,11 @@ class Trial:
         self.accepted(zip(ids, refs, strict=True))
         return ids
 
-    def accepted(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Count these (task id, ref) as accepted, whoever published them."""
+    def accepted(self, pairs: Iterable[tuple[str, str]], *, revision: int = 0) -> None:
+        """Count these (task id, ref) of one revision as accepted, whoever published them."""
         for id_, ref in pairs:
             self.refs[id_] = ref
-            self._newest.setdefault(ref, 0)
+            self._newest[ref] = max(revision, self._newest.get(ref, 0))
 
     def worker(self, *, name: str = "w1@tests", through: str | None = None, **settings: object) -> Worker:
         """A worker of ours, not started; ``through`` is the broker's URL where a proxy stands before it."""
@@ -103,7 +109,7 @@ class Trial:
         """A worker of plain Celery on the same queues, not started."""
         environ = {
             "TAGMILL_BROKER__URL": through or self.site.settings.broker.url,
-            "STOCK_LEDGER": str(self.witness.path),
+            "STOCK_LEDGER": str(self.site.folder / "ledger.db"),
         }
         arguments = ("--pool", "solo", "--loglevel", "info", "--without-mingle", "--without-gossip")
         return self._known(
@@ -176,8 +182,15 @@ class Trial:
         for worker in self.workers:
             self.weigh(worker)
 
-    def report(self, *, kills: int = 0, recovery_s: float | None = None, name: str | None = None) -> Fault:
-        """The line about this trial, printed."""
+    def report(
+        self,
+        *,
+        kills: int = 0,
+        recovery_s: float | None = None,
+        accepting_s: Sequence[float] = (),
+        name: str | None = None,
+    ) -> Fault:
+        """The line about this trial, printed; ``accepting_s`` is how long each acceptance took."""
         effects, standing = self.witness.effects(), self.witness.standing()
         ran = self._runs()
         fault = Fault(
@@ -191,6 +204,7 @@ class Trial:
             wrong_final=sum(standing[ref] != self._newest.get(ref, 0) for ref in standing),
             dead=len(self.witness.dead()),
             recovery_s=recovery_s,
+            p95_ms=1000 * quantiles(accepting_s, n=20)[-1] if accepting_s else None,
             rss_mb=self.rss_mb or None,
             kills=kills,
         )
@@ -215,9 +229,12 @@ class Trial:
         """What Redis still has: waiting, held by somebody, and due to come back."""
         if self.site.broker.name != "redis":
             return {"waiting": self.site.queued()}
-        with redis.Redis.from_url(self.site.settings.broker.url) as client:
-            held, due = client.hlen("unacked"), client.zcard("unacked_index")
-            return {"waiting": self.site.queued(), "held": held, "due": due}
+        with redis.Redis.from_url(self.site.settings.broker.url) as client, client.pipeline() as at_once:
+            # At one moment: a message that is on its way from one place to another must not be in neither.
+            for queue in QUEUE_OF_TASK.values():
+                at_once.llen(queue)
+            *waiting, held, due = at_once.hlen("unacked").zcard("unacked_index").execute()
+        return {"waiting": sum(waiting), "held": held, "due": due}
 
     def _runs(self) -> int:
         """How many places in batches were taken, over all of this trial's workers."""
