@@ -1,0 +1,1 @@
+"""Ticketing systems, one module each: verify what they send, read it, and put tags where agents look."""
