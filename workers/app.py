@@ -32,7 +32,14 @@ POOL_HINT: Final = (
     "prefork forks could not use CUDA, which does not survive a fork, and each would load the model. Leave the option "
     "out; `tagmill worker --devices all` runs a process for each GPU, `--workers-per-device N` several."
 )
-SAFE_TRANSPORT: Final = "workers.transport:Transport"
+TRANSPORTS: Final = {
+    "redis": "workers.transport:Transport",
+    "rediss": "workers.transport:Transport",
+    "amqp": "workers.rabbitmq:Transport",
+    "pyamqp": "workers.rabbitmq:Transport",
+    "amqps": "workers.rabbitmq:SSLTransport",
+}
+"""By the URL's scheme, as Celery looks them up."""
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
@@ -145,7 +152,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a tagging worker; where its defaults would hurt, docs/adr says why."""
     return {
         **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
-        "broker_transport": SAFE_TRANSPORT if urlsplit(settings.broker.url).scheme in ("redis", "rediss") else None,
+        "broker_transport": _transport(settings.broker.url),
         "result_backend": _result_backend(settings.results.url),
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,
@@ -250,6 +257,11 @@ def _decoder(loaded: Loaded, engine: Engine) -> Decoder:
         limits=settings.limits,
         policy=settings.policy,
     )
+
+
+def _transport(url: str) -> str | None:
+    """Ours for the broker at this URL; None leaves it to Celery."""
+    return TRANSPORTS.get(urlsplit(url).scheme)
 
 
 def _result_backend(url: str) -> str:

@@ -19,7 +19,7 @@ from kombu.simple import SimpleQueue
 
 from tests.broker.sites import ANSWER_S, ROOT, Broker, Site
 from tests.servers import RedisServer, server_folder, wait_until
-from workers.app import SAFE_TRANSPORT
+from workers.app import TRANSPORTS
 
 A_CHILD_THAT_FETCHES = """
 import sys, time
@@ -62,7 +62,7 @@ def consuming(url: str, *queues: str, prefetch: int = 100, **options: Any) -> It
     """A consumer of our transport."""
     options = {"queue_order_strategy": "priority", **options}
     with ExitStack() as stack:
-        connection = stack.enter_context(Connection(url, transport=SAFE_TRANSPORT, transport_options=options))
+        connection = stack.enter_context(Connection(url, transport=TRANSPORTS["redis"], transport_options=options))
         channel = stack.enter_context(connection.channel())
         channel.basic_qos(0, prefetch, False)
         fetched = Fetched(connection, channel)
@@ -215,7 +215,7 @@ def test_a_stock_client_shares_the_queues_both_ways(url: str, client: redis.Redi
         assert numbers(fetched.messages) == [0, 6, 9], "0 goes first on Redis"
         acknowledge(fetched, fetched.messages)
     assert client.keys(f"{prefix}unacked*") == []
-    publish(url, [9, 0, 6], priorities=True, transport=SAFE_TRANSPORT, **options)
+    publish(url, [9, 0, 6], priorities=True, transport=TRANSPORTS["redis"], **options)
     with Connection(url, transport_options=options) as connection, closing(SimpleQueue(connection, "live")) as queue:
         got = [queue.get(timeout=5) for _ in range(3)]
         assert numbers(got) == [0, 6, 9]

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.children import need
 from tests.faults.desk import Desk
 from tests.faults.proxy import Proxy
 from tests.faults.trial import site_on
-from tests.servers import RabbitServer, RedisServer, launched, server_folder
+from tests.servers import RabbitServer, RedisServer, launched, server_folder, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -85,11 +86,11 @@ def small_disk() -> Iterator[Path]:
 
 @pytest.fixture
 def rabbit(rabbit_server: RabbitServer) -> RabbitServer:
-    """A RabbitMQ without our queues. A test may kill it; the next one finds it up again."""
+    """A RabbitMQ with nothing in our queues. A test may kill it; the next one finds it up again."""
     if not rabbit_server.running:
         rabbit_server.start()
     rabbit_server.resume()
-    _drop_queues(rabbit_server)
+    _empty_queues(rabbit_server)
     return rabbit_server
 
 
@@ -107,11 +108,24 @@ def rabbit_site(folder: Path, rabbit: RabbitServer, stores: RedisServer) -> Iter
         yield site
 
 
-def _drop_queues(rabbit: RabbitServer) -> None:
+def _empty_queues(rabbit: RabbitServer) -> None:
+    """Leave our queues, empty: RabbitMQ 3 that is killed soon after a queue was deleted and declared anew comes back
+    with a queue of that name that never elects a leader, which no site would do to itself.
+    """
     from kombu import Connection
 
     from tagging.names import QUEUE_DEAD, QUEUE_OF_TASK
 
-    with Connection(rabbit.url) as connection, connection.channel() as channel:
+    with Connection(rabbit.url) as connection:
         for name in (*QUEUE_OF_TASK.values(), QUEUE_DEAD):
-            channel.queue_delete(name)
+            wait_until(f"{name} is empty", lambda name=name: _is_emptied(connection, name))
+
+
+def _is_emptied(connection: Any, name: str) -> bool:
+    """Whether the queue has no consumer left, whose messages would come back, and is empty; or was never declared."""
+    try:
+        with connection.channel() as channel:
+            consumers = channel.queue_declare(queue=name, passive=True).consumer_count
+            return not consumers and not channel.queue_purge(name)
+    except connection.channel_errors:
+        return True

@@ -31,12 +31,6 @@ def test_workers_killed_at_any_moment_lose_nothing(rabbit_site: Site) -> None:
     assert (fault.lost, fault.dead, fault.dup_effects) == (0, 0, 0)
 
 
-# Not strict: it happens at times, and what is queued stays queued. Nothing is proven meanwhile (docs/faults.md).
-OPEN = pytest.mark.xfail(
-    strict=False, reason="a worker whose RabbitMQ was killed may hang while Celery binds its delayed queues"
-)
-
-
 def test_a_broker_that_is_killed_and_comes_back_has_kept_everything(rabbit_site: Site, rabbit: RabbitServer) -> None:
     trial = Trial(rabbit_site, name="broker_killed")
     with trial.worker().running():
@@ -50,7 +44,6 @@ def test_a_broker_that_is_killed_and_comes_back_has_kept_everything(rabbit_site:
     assert (fault.lost, fault.dup_effects) == (0, 0)
 
 
-@OPEN
 def test_what_a_publisher_was_told_is_queued_survives_the_brokers_death(
     rabbit_site: Site, rabbit: RabbitServer
 ) -> None:
