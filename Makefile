@@ -38,7 +38,7 @@ test: services $(VENV)/.dev  ## Everything, with real servers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest tests -n 2 --dist loadfile
 
 storm: $(VENV)/.dev  ## All faults again, 30 times as large, and ten minutes of random ones on each broker
 	@TAGMILL_FAULT_SIZE=30 TAGMILL_STORM_S=600 TAGMILL_FAULT_LINES=docs/storm.jsonl \

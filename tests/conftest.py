@@ -1,6 +1,10 @@
-"""Servers that tests share. Each is started by the first test that needs it and stopped at the end of the run."""
+"""Servers that tests share. Each is started by the first test that needs it and stopped at the end of the run.
+
+What a test measures it prints as a line that begins with ``FAULT`` or ``FIGURE``; those of all tests stand at the end.
+"""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 
@@ -54,3 +58,12 @@ def rabbit_server() -> Iterator[RabbitServer]:
     """A RabbitMQ that keeps what tests leave in it: use queue names of your own."""
     with launched(RabbitServer) as server:
         yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured, of tests that passed too, whichever process they ran in."""
+    reports = chain.from_iterable(terminalreporter.getreports(outcome) for outcome in ("passed", "failed"))
+    printed = [line for report in reports if report.when == "call" for line in report.capstdout.splitlines()]
+    if measured := [line for line in printed if line.startswith(("FAULT ", "FIGURE "))]:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(measured))

@@ -224,7 +224,7 @@ def test_a_stock_client_shares_the_queues_both_ways(url: str, client: redis.Redi
     assert client.keys(f"{prefix}unacked*") == []
 
 
-def test_killed_workers_lose_nothing(many_databases: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_workers_lose_nothing(many_databases: RedisServer) -> None:
     kills, random_s = 12, random.Random(4711)
     with server_folder("site") as folder, closing(Broker.on(many_databases, None).site(folder)) as site:
         ref_of: dict[str, str] = {}
@@ -250,8 +250,7 @@ def test_killed_workers_lose_nothing(many_databases: RedisServer, capsys: pytest
                 for raw in client.lrange(key, 0, -1)
             }
     lost = len(ref_of) - len(in_ledger | waiting)
-    with capsys.disabled():
-        print(f"\nFAULT name=worker_sigkill broker=redis accepted={len(ref_of)} lost={lost} kills={kills}")
+    print(f"FAULT name=worker_sigkill broker=redis accepted={len(ref_of)} lost={lost} kills={kills}")
     assert lost == 0
     assert held, "no kill met a worker that held something"
 

@@ -17,18 +17,6 @@ from tests.faults.trial import site_on
 from tests.servers import RabbitServer, RedisServer, launched, server_folder, wait_until
 
 
-@pytest.fixture(autouse=True)
-def _lines_are_seen(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """The FAULT lines are shown even where the test passes."""
-    yield
-    out = capsys.readouterr().out
-    with capsys.disabled():
-        for line in out.splitlines():
-            if line.startswith("FAULT "):
-                print(f"\n{line}", end="")
-    print(out)
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Where the site's ledger and logs lie."""

@@ -40,7 +40,7 @@ class Fault:
 
     def publish(self) -> None:
         """Print the line, and append it to the file that the environment names."""
-        print(f"\n{self.line}", flush=True)
+        print(self.line)
         if path := os.environ.get(LINES_VARIABLE):
             with Path(path).open("a") as lines:
                 lines.write(json.dumps(asdict(self)) + "\n")
