@@ -327,8 +327,8 @@ class _Cached:
         return self._engine.computed_tokens
 
     def scores(self, requests: Sequence[Request]) -> Iterator[Scores]:
-        from workers.pipeline import Delivery
         from workers.verdicts import Tagged
+        from workers.work import Delivery
 
         for view in views(requests, self._view):
             work = self._pipeline.prepare(

@@ -15,10 +15,11 @@ from tagging.settings import load
 from tagging.wiring import WORKER_PATIENCE_S, celery_settings
 from workers.app import queues
 from workers.engines.fake import FakeEngine
-from workers.pipeline import Delivery, Pipeline
+from workers.pipeline import Pipeline
 from workers.recall import Recall
 from workers.stores.memory import MemoryCrashes, MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Tagged
+from workers.work import Delivery
 
 
 class _Nothing(MemoryTagStore, MemoryDeadLetters, MemoryPairCache):

@@ -7,11 +7,12 @@ from tagging.labels import LabelBook
 from tagging.messages import Decoder
 from tagging.names import TAG_MANY, TAG_TICKET
 from workers.engines.fake import FakeEngine
-from workers.pipeline import Delivery, Pipeline
+from workers.pipeline import Pipeline
 from workers.ports import Engine, Entailment, Pair
 from workers.recall import Recall
 from workers.stores.memory import MemoryCrashes, MemoryDeadLetters, MemoryMeter, MemoryTagStore
 from workers.verdicts import Tagged, Verdict
+from workers.work import Delivery
 
 LABELS = ["billing", "login"]
 

@@ -6,48 +6,27 @@ takes what they were computing, ``record`` folds, stores and returns the verdict
 the next may prepare and the one before may exchange or record.
 """
 
-import json
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
 import structlog
 
-from tagging.answers import Answer, AnsweringModel, CacheTier, ItemError, ManyAnswers
-from tagging.digests import label_set_digest
+from tagging.answers import Answer
 from tagging.documents import Document
-from tagging.errors import (
-    DeviceOutOfMemory,
-    DocumentErased,
-    EngineDied,
-    EngineError,
-    InvalidMessage,
-    NotFinite,
-    TagmillError,
-    WorkerCrashed,
-)
-from tagging.messages import SCHEMA_VERSION, Decoder, TagTask, body_of
-from tagging.names import TAG_MANY, Lane, lane_of
-from workers import scoring
+from tagging.errors import DocumentErased, EngineDied, EngineError, InvalidMessage, TagmillError, WorkerCrashed
+from tagging.messages import Decoder, TagTask, body_of
+from tagging.names import TAG_MANY
+from workers.answering import fold, many
 from workers.batching import Size
-from workers.metrics import (
-    BATCH_MESSAGES,
-    DEVICE_SECONDS,
-    ENGINE_FAILURES,
-    INFERENCE_SECONDS,
-    MESSAGES,
-    PADDED_TOKENS,
-    PAIRS,
-    QUEUE_SECONDS,
-    TEXTS,
-    TOKENS,
-)
-from workers.ports import Crashes, DeadLetter, DeadLetters, Engine, Logit, Meter, ModelInfo, Pair, Stored, TagStore
-from workers.recall import Asked, Premise, Premises, Recall
+from workers.letters import letter, letters_of
+from workers.metrics import ENGINE_FAILURES, INFERENCE_SECONDS
+from workers.ports import Crashes, DeadLetters, Engine, Meter, ModelInfo, Pair, Stored, TagStore
+from workers.recall import Premise, Premises, Recall
+from workers.tally import cause_of, measure, measure_verdicts, tell
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
+from workers.work import Delivery, Entry, Question, Work, entries_of
 
 log = structlog.get_logger()
 
@@ -57,101 +36,6 @@ _MAX_CRASHES: Final = 3
 """Runs alone that ended the worker, after which a message is parked without another."""
 _MAX_DEATHS: Final = 3
 """Attempts at a text that ends the engine's process each time: every one costs the loading of a model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One message as the broker handed it over."""
-
-    id: str
-    task: str
-    queue: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    attempts: int
-    """How often it was tried before; 0 the first time."""
-    came_back: bool = False
-    """Whether the broker delivered it before, and a worker may have died of it."""
-    queued_ms: float
-    """How long it has waited so far, from being sent (if the sender said when) to being put into a batch."""
-
-    @property
-    def body(self) -> Any:
-        """The message as it came, for those who repair it."""
-        try:
-            return body_of(self.args, self.kwargs)
-        except InvalidMessage:
-            return {"args": list(self.args), "kwargs": dict(self.kwargs)}
-
-
-@dataclass(slots=True, kw_only=True)
-class Question:
-    """One text of a batch, on its way to an answer."""
-
-    task: TagTask
-    task_id: str
-    asked: Asked
-    logits: Sequence[Logit] = ()
-    """Once it is folded: those of its labels, in their order; none where there is an error."""
-    error: TagmillError | None = None
-    answered_by: dict[str, int] = field(default_factory=dict)
-    """Once it is folded: how many of its pairs were answered by what; ``failed`` where nothing answered."""
-    tokens: int = 0
-    """Once it is folded: those that the device computed for it, without padding."""
-
-    def take_stock(self) -> None:
-        """See where the pairs came from, what they cost, and whether they make an answer."""
-        premise, digests, first = self.asked
-        self.answered_by = _count_sources(premise.sources, digests, first)
-        # What is asked twice in a batch costs the text that asks first.
-        self.tokens = sum(premise.tokens.get(digest, 0) for digest in first) if premise.tokens else 0
-        if "failed" in self.answered_by:
-            self.error = premise.error or EngineError("the engine was not asked about all of this text's labels")
-            return
-        # Of these alone: another question about the same text may have failed.
-        logits = [premise.logits[digest] for digest in digests]
-        if scoring.is_finite(logits):
-            self.logits = logits
-        else:
-            self.error = NotFinite("the model answered NaN or Inf for this text")
-
-
-Entry = Question | InvalidMessage
-"""One text of a message, or why it cannot be one."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Work:
-    """A batch between two steps."""
-
-    deliveries: Sequence[Delivery]
-    contents: Sequence[list[Entry] | InvalidMessage]
-    """For each delivery its texts, or why it has none."""
-    premises: Sequence[Premise]
-    """The texts, each once."""
-    infer_ms: float = 0.0
-    device_ms: float = 0.0
-    padded_tokens: int = 0
-    answered_by: Counter[str] = field(default_factory=Counter)
-    """Once it is folded: how many pairs were answered by what."""
-    answers: dict[int, Answer] = field(default_factory=dict)
-    """By ``id`` of the question."""
-
-    questions: list[Question] = field(init=False)
-    """The valid texts of all deliveries."""
-
-    def __post_init__(self) -> None:
-        self.questions = [e for entries in self.contents for e in _entries(entries) if isinstance(e, Question)]
-
-    @property
-    def came_back(self) -> bool:
-        """Whether it may have ended a worker before; then it holds one message."""
-        return any(delivery.came_back for delivery in self.deliveries)
-
-    @property
-    def needs_device(self) -> bool:
-        """Whether anything is left to ask the engine, now."""
-        return any(premise.for_device for premise in self.premises)
 
 
 class Pipeline:
@@ -254,16 +138,16 @@ class Pipeline:
             StoreUnavailable: Nothing is final yet; call again with the same work once the ledger is back.
         """
         self._recall.share(work.premises)
-        self._fold(work)
+        fold(work, info=self.model, pepper=self._pepper)
         verdicts = [self._judge(d, c, work.answers) for d, c in zip(work.deliveries, work.contents, strict=True)]
         # In this order: a message that is finished in the intake is not published again, so its letters come first.
-        self._dead_letters.park(list(_letters(work, verdicts)))
+        self._dead_letters.park(list(letters_of(work, verdicts)))
         erased = self._store.write(list(_rows(work, verdicts)), done=list(_done(work, verdicts)))
         if erased:
             verdicts = self._without(erased, work, verdicts)
-        self._measure(work)
-        self._measure_verdicts(work.deliveries, verdicts)
-        self._log(work, verdicts)
+        measure(work, self._meter)
+        measure_verdicts(work.deliveries, verdicts, self._meter)
+        tell(work, verdicts, model=self.model.name)
         return verdicts
 
     def give_up(self, deliveries: Sequence[Delivery], cause: TagmillError) -> list[Verdict]:
@@ -285,12 +169,12 @@ class Pipeline:
     ) -> list[Verdict]:
         self._dead_letters.park(
             [
-                _letter(delivery, id_=delivery.id, body=delivery.body, cause=cause)
+                letter(delivery, id_=delivery.id, body=delivery.body, cause=cause)
                 for delivery, verdict in zip(deliveries, verdicts, strict=True)
                 if isinstance(verdict, Dead)
             ]
         )
-        self._measure_verdicts(deliveries, verdicts)
+        measure_verdicts(deliveries, verdicts, self._meter)
         return list(verdicts)
 
     def close(self) -> None:
@@ -327,7 +211,7 @@ class Pipeline:
         try:
             entailment = self._engine.entail(list(_pairs(asked)))
         except EngineError as e:
-            self._meter.add(ENGINE_FAILURES, cause=_cause(e))
+            self._meter.add(ENGINE_FAILURES, cause=cause_of(e))
             self._isolate([premise for premise, _ in asked], work, e)
             return
         self._meter.observe(INFERENCE_SECONDS, self._clock() - began)
@@ -353,72 +237,6 @@ class Pipeline:
 
     # record
 
-    def _fold(self, work: Work) -> None:
-        questions = work.questions
-        for question in questions:
-            question.take_stock()
-        work.answered_by = _sum(question.answered_by for question in questions)
-        queued_ms = {delivery.id: delivery.queued_ms for delivery in work.deliveries}
-        tokens = sum(q.tokens for q in questions) or 1
-        info = self.model
-        model = AnsweringModel(
-            name=info.name, revision=info.revision, fingerprint=info.fingerprint, precision=info.precision
-        )
-        work.answers = {
-            id(q): self._answer(
-                q,
-                queue_ms=queued_ms[q.task_id],
-                infer_ms=work.infer_ms,
-                device_ms=work.device_ms * q.tokens / tokens,
-                batch_size=len(questions),
-                model=model,
-            )
-            for q in questions
-            if q.error is None
-        }
-
-    def _answer(
-        self,
-        question: Question,
-        *,
-        queue_ms: float,
-        infer_ms: float,
-        device_ms: float,
-        batch_size: int,
-        model: AnsweringModel,
-    ) -> Answer:
-        task = question.task
-        cache = _cache(question.answered_by)
-        readings = question.asked.premise.readings
-        scores = scoring.score(question.logits, multi_label=task.multi_label)
-        tags = scoring.decide(task.labels, scores, multi_label=task.multi_label, policy=task.policy)
-        return Answer(
-            schema_version=SCHEMA_VERSION,
-            id=task.id,
-            kind=task.kind,
-            source=task.source,
-            ref=task.ref,
-            revision=task.revision,
-            decision=scoring.strongest(tags),
-            tags=tags,
-            labels=list(task.labels),
-            scores=scores,
-            multi_label=task.multi_label,
-            template=task.template,
-            label_set=task.label_set,
-            label_set_digest=label_set_digest(task.hypotheses, pepper=self._pepper),
-            model=model,
-            long_text=task.long_text.rule,
-            windows=max((reading.windows for reading in readings), default=None),
-            truncated=any(reading.truncated for reading in readings) if readings else None,
-            cache=cache,
-            queue_ms=round(queue_ms, 3),
-            infer_ms=round(infer_ms, 3) if cache in ("none", "pairs") else 0.0,
-            device_ms=round(device_ms, 3),
-            batch_size=batch_size,
-            tokens=question.tokens,
-        )
-
     def _judge(
         self, delivery: Delivery, contents: list[Entry] | InvalidMessage, answers: Mapping[int, Answer]
     ) -> Verdict:
@@ -432,7 +250,7 @@ class Pipeline:
         if isinstance(verdict, Retry):
             return verdict
         if delivery.task == TAG_MANY:
-            return Tagged(result=_many(delivery.id, contents, answers))
+            return Tagged(result=many(delivery.id, contents, answers))
         if verdict is not None:
             return verdict
         return Tagged(result=next(answers[id(entry)] for entry in contents))
@@ -451,53 +269,6 @@ class Pipeline:
         most = min(self._max_attempts, _MAX_DEATHS) if isinstance(cause, EngineDied) else self._max_attempts
         return Retry(cause=cause) if delivery.attempts + 1 < most else Dead(cause=cause)
 
-    def _measure(self, work: Work) -> None:
-        self._meter.observe(BATCH_MESSAGES, len(work.deliveries))
-        self._meter.add(TEXTS, len(work.questions))
-        for answer, n in work.answered_by.items():
-            self._meter.add(PAIRS, n, answer=answer)
-        self._meter.add(TOKENS, sum(question.tokens for question in work.questions))
-        self._meter.add(PADDED_TOKENS, work.padded_tokens)
-        self._meter.add(DEVICE_SECONDS, work.device_ms / 1000)
-
-    def _measure_verdicts(self, deliveries: Sequence[Delivery], verdicts: Sequence[Verdict]) -> None:
-        outcomes: defaultdict[Lane, Counter[str]] = defaultdict(Counter)
-        queued_s: defaultdict[Lane, list[float]] = defaultdict(list)
-        for delivery, verdict in zip(deliveries, verdicts, strict=True):
-            lane = lane_of(delivery.task)
-            outcomes[lane][_outcome(verdict)] += 1
-            queued_s[lane].append(delivery.queued_ms / 1000)
-        for lane, counts in outcomes.items():
-            self._meter.observe(QUEUE_SECONDS, *queued_s[lane], lane=lane)
-            for outcome, n in counts.items():
-                self._meter.add(MESSAGES, n, lane=lane, outcome=outcome)
-
-    def _log(self, work: Work, verdicts: Sequence[Verdict]) -> None:
-        questions = work.questions
-        answered_by = work.answered_by
-        log.info(
-            "batch.tagged",
-            n=len(work.deliveries),
-            texts=len(questions),
-            pairs=answered_by.total(),
-            computed=answered_by["computed"],
-            saved=answered_by.total() - answered_by["computed"] - answered_by["failed"],
-            tokens=sum(q.tokens for q in questions),
-            queue_ms=round(max((d.queued_ms for d in work.deliveries), default=0.0)),
-            infer_ms=round(work.infer_ms),
-            model=self.model.name,
-        )
-        for delivery, verdict in zip(work.deliveries, verdicts, strict=True):
-            match verdict:
-                case Dead(cause=cause):
-                    log.warning("message.parked", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
-                case Retry(cause=cause):
-                    log.warning("message.retried", id=delivery.id, reason=str(cause), attempts=delivery.attempts + 1)
-                case Refused():
-                    log.info("message.refused", id=delivery.id, reason="erased")
-                case Tagged():
-                    pass
-
 
 def _name_for_caches(model: ModelInfo) -> str:
     """Everything about the model that its logits depend on."""
@@ -508,41 +279,11 @@ def _question(delivery: Delivery, task: TagTask, premises: Premises) -> Question
     return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses, task.long_text))
 
 
-def _entries(contents: list[Entry] | InvalidMessage) -> list[Entry]:
-    return [] if isinstance(contents, InvalidMessage) else contents
-
-
-def _error(entry: Entry) -> TagmillError | None:
-    return entry if isinstance(entry, InvalidMessage) else entry.error
-
-
 def _guess_tokens(text: object) -> int:
     """About one token a Chinese character and one for three Latin letters."""
     if not isinstance(text, str):
         return 1
     return len(text) // 3 + 1 if text.isascii() else len(text)
-
-
-def _outcome(verdict: Verdict) -> str:
-    match verdict:
-        case Tagged():
-            return "tagged"
-        case Retry():
-            return "retried"
-        case Dead():
-            return "dead"
-        case Refused():
-            return "refused"
-
-
-def _cause(error: EngineError) -> str:
-    match error:
-        case EngineDied():
-            return "died"
-        case DeviceOutOfMemory():
-            return "out_of_memory"
-        case _:
-            return "other"
 
 
 def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:
@@ -551,46 +292,10 @@ def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:
             yield Pair(premise.text, premise.hypotheses[digest], premise.long_text)
 
 
-def _count_sources(sources: Mapping[bytes, str], digests: Iterable[bytes], first: Collection[bytes]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for digest in digests:
-        source = sources.get(digest, "failed")
-        if source == "computed" and digest not in first:
-            source = "same_batch"
-        counts[source] = counts.get(source, 0) + 1
-    return counts
-
-
-def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        for name, n in count.items():
-            total[name] += n
-    return total
-
-
-def _cache(answered_by: Mapping[str, int]) -> CacheTier:
-    """What the answer says about where it came from."""
-    if "computed" in answered_by:
-        return "pairs" if len(answered_by) > 1 else "none"
-    return "shared" if "shared" in answered_by or "other_worker" in answered_by else "local"
-
-
-def _many(message_id: str, entries: Iterable[Entry], answers: Mapping[int, Answer]) -> ManyAnswers:
-    results: list[Answer | ItemError] = []
-    for entry in entries:
-        error = _error(entry)
-        results.append(ItemError(error=str(error)) if error is not None else answers[id(entry)])
-    failed = sum("error" in result for result in results)
-    return ManyAnswers(
-        schema_version=SCHEMA_VERSION, id=message_id, done=len(results) - failed, failed=failed, answers=results
-    )
-
-
 def _rows(work: Work, verdicts: Sequence[Verdict]) -> Iterator[Stored]:
     """What the ledger gets: the answers of deliveries that are done."""
     for contents, verdict in zip(work.contents, verdicts, strict=True):
-        for entry in _entries(contents) if isinstance(verdict, Tagged) else []:
+        for entry in entries_of(contents) if isinstance(verdict, Tagged) else []:
             if isinstance(entry, Question) and entry.error is None:
                 yield Stored(entry.task, entry.task_id, work.answers[id(entry)])
 
@@ -604,35 +309,3 @@ def _done(work: Work, verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 def _document(task: TagTask) -> Document:
     return Document(task.source, task.ref, task.kind)
-
-
-def _letters(work: Work, verdicts: Sequence[Verdict]) -> Iterator[DeadLetter]:
-    """What is parked: dead messages, and the wrong items of ``tag_many`` messages that are done otherwise."""
-    for delivery, contents, verdict in zip(work.deliveries, work.contents, verdicts, strict=True):
-        match verdict:
-            case Dead(cause=cause):
-                yield _letter(delivery, id_=delivery.id, body=delivery.body, cause=cause)
-            case Tagged() if delivery.task == TAG_MANY:
-                yield from _item_letters(delivery, _entries(contents))
-            case _:
-                pass
-
-
-def _item_letters(delivery: Delivery, entries: Sequence[Entry]) -> Iterator[DeadLetter]:
-    body = delivery.body
-    assert isinstance(body, dict)  # else the message would not have had items
-    for i, entry in enumerate(entries):
-        if (cause := _error(entry)) is not None and not isinstance(cause, DocumentErased):
-            alone = {**body, "items": [body["items"][i]]}
-            yield _letter(delivery, id_=f"{delivery.id}/{i}", body=alone, cause=cause)
-
-
-def _letter(delivery: Delivery, *, id_: str, body: object, cause: TagmillError) -> DeadLetter:
-    return DeadLetter(
-        id=id_,
-        task=delivery.task,
-        queue=delivery.queue,
-        reason=f"{type(cause).__name__}: {cause}",
-        attempts=delivery.attempts + 1,
-        payload=json.dumps(body, ensure_ascii=False),
-    )

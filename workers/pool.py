@@ -34,12 +34,13 @@ from tagging.redaction import redacted
 from tagging.settings import Settings
 from workers.batching import BatchLimits
 from workers.gate import Gate
-from workers.pipeline import Delivery, Pipeline, Work
+from workers.pipeline import Pipeline
 from workers.requests import Request
 from workers.results import BatchedRedisBackend
 from workers.transport import acks_together
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 from workers.watchdog import Pulse
+from workers.work import Delivery, Work
 
 log = structlog.get_logger()
 

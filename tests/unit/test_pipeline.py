@@ -15,11 +15,11 @@ from tagging.errors import EngineDied, EngineError, StoreUnavailable, TagmillErr
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
 from workers.engines.fake import FakeEngine
-from workers.pipeline import Delivery
 from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
 from workers.recall import Recall
 from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
+from workers.work import Delivery
 
 POISON = "poison"
 
