@@ -26,12 +26,11 @@ from workers.ports import Crashes, DeadLetters, Engine, Meter, ModelInfo, Pair, 
 from workers.recall import Premise, Premises, Recall
 from workers.tally import cause_of, measure, measure_verdicts, tell
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
+from workers.weighing import weigh
 from workers.work import Delivery, Entry, Question, Work, entries_of
 
 log = structlog.get_logger()
 
-_PAIR_OVERHEAD: Final = 8
-"""Special tokens and a short template around a text and its label."""
 _MAX_CRASHES: Final = 3
 """Runs alone that ended the worker, after which a message is parked without another."""
 _MAX_DEATHS: Final = 3
@@ -74,14 +73,7 @@ class Pipeline:
     def weigh(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Size:
         """What the message will cost, guessed without checking it; a wrong message costs next to nothing."""
         body = args[0] if args else kwargs
-        if not isinstance(body, dict):
-            return Size(pairs=1, longest=1)
-        texts = body.get("items") if task == TAG_MANY else [body]
-        items = [item for item in texts if isinstance(item, dict)] if isinstance(texts, list) else []
-        shared = self._count_labels(body)
-        pairs = sum(self._count_labels(item) or shared for item in items)
-        longest = max((_guess_tokens(item.get("text")) for item in items), default=1)
-        return Size(pairs=max(pairs, 1), longest=min(longest + _PAIR_OVERHEAD, self.model.max_length))
+        return weigh(task, body, book=self._decoder.book, max_length=self.model.max_length)
 
     def prepare(self, deliveries: Sequence[Delivery]) -> Work:
         """Read the bodies and ask the caches, once for the whole batch."""
@@ -194,12 +186,6 @@ class Pipeline:
             return e
         return [_question(delivery, i, premises) if isinstance(i, TagTask) else i for i in items]
 
-    def _count_labels(self, body: Mapping[str, Any]) -> int:
-        labels, name = body.get("labels"), body.get("label_set")
-        if isinstance(labels, list):
-            return len(labels)
-        return next((len(s.labels) for s in self._decoder.book if s.name == name), 0)
-
     # infer
 
     def _entail(self, premises: Iterable[Premise], work: Work) -> None:
@@ -277,13 +263,6 @@ def _name_for_caches(model: ModelInfo) -> str:
 
 def _question(delivery: Delivery, task: TagTask, premises: Premises) -> Question:
     return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses, task.long_text))
-
-
-def _guess_tokens(text: object) -> int:
-    """About one token a Chinese character and one for three Latin letters."""
-    if not isinstance(text, str):
-        return 1
-    return len(text) // 3 + 1 if text.isascii() else len(text)
 
 
 def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:

@@ -422,17 +422,6 @@ def test_giving_up_retries_each_and_parks_those_at_their_end() -> None:
     assert [letter.id for letter in bench.parked] == ["old"]
 
 
-def test_a_message_weighs_its_pairs_and_its_longest_text() -> None:
-    size = Bench().pipeline.weigh(TAG_TICKET, [{"text": "长" * 40, "labels": LABELS}], {})
-    assert (size.pairs, size.longest) == (2, 48)
-
-
-def test_a_bulk_message_weighs_all_its_items() -> None:
-    body = {"labels": LABELS, "items": [{"text": "长" * 10}, {"text": "长" * 40, "labels": ["a", "b", "c"]}]}
-    size = Bench().pipeline.weigh(TAG_MANY, [body], {})
-    assert (size.pairs, size.longest) == (5, 48)
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
