@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -26,6 +27,24 @@ def configure(level: str = "info", *, node: str = "") -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def configure_plain(package: str, level: str) -> None:
+    """Send what this package says through ``logging`` to standard error in the same form, for a process without Celery.
+
+    Its messages are events with their fields; other packages are heard from ``warning`` on, as without this.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_EventForm())
+    logger = logging.getLogger(package)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level.upper())
+
+
+class _EventForm(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        return f"timestamp={moment} level={record.levelname.lower()} event={record.getMessage()}"
 
 
 def _said_by(node: str) -> Processor:

@@ -209,6 +209,7 @@ def build_engine(loaded: Loaded) -> Engine:
         in_process=not model.isolate,
         check=model.self_test,
         timeout_s=model.timeout_s,
+        log_level=loaded.settings.log.level,
     )
 
 

@@ -121,6 +121,15 @@ DEVICE_SECONDS: Final = Metric(
     use="Much less than the sum of `tagmill_inference_seconds`: tokenising or the way to the engine's process is the "
     "limit, not the device.",
 )
+ENGINE_SHRUNK: Final = Metric(
+    name="tagmill_engine_halved_passes_total",
+    kind="counter",
+    unit="passes",
+    labels={},
+    about="Passes that did not fit on the device and were halved; nothing of them is lost.",
+    use="Some after a start, or while something else uses the card, are how the token budget finds its size. Many: "
+    "lower `model.max_tokens_per_pass`.",
+)
 ENGINE_FAILURES: Final = Metric(
     name="tagmill_engine_failures_total",
     kind="counter",
@@ -176,6 +185,7 @@ CATALOGUE: Final = (
     QUEUE_SECONDS,
     INFERENCE_SECONDS,
     DEVICE_SECONDS,
+    ENGINE_SHRUNK,
     ENGINE_FAILURES,
     SINGLE_FLIGHT_SECONDS,
     CACHE_FAILURES,

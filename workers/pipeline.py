@@ -203,6 +203,7 @@ class Pipeline:
         self._meter.observe(INFERENCE_SECONDS, self._clock() - began)
         work.device_ms += entailment.device_ms
         work.padded_tokens += entailment.padded_tokens
+        work.shrunk += entailment.shrunk
         logits, tokens, readings = iter(entailment.logits), iter(entailment.tokens), iter(entailment.readings)
         for premise, digests in asked:
             n = len(digests)

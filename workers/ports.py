@@ -55,6 +55,8 @@ class Entailment:
     device_ms: float
     readings: list["Reading"]
     """One a pair."""
+    shrunk: int = 0
+    """How often a pass did not fit on the device and was halved, which makes those after it smaller."""
 
 
 class Reading(NamedTuple):

@@ -10,6 +10,7 @@ from tagging.names import Lane, lane_of
 from workers.metrics import (
     BATCH_MESSAGES,
     DEVICE_SECONDS,
+    ENGINE_SHRUNK,
     MESSAGES,
     PADDED_TOKENS,
     PAIRS,
@@ -32,6 +33,7 @@ def measure(work: Work, meter: Meter) -> None:
         meter.add(PAIRS, n, answer=answer)
     meter.add(TOKENS, sum(question.tokens for question in work.questions))
     meter.add(PADDED_TOKENS, work.padded_tokens)
+    meter.add(ENGINE_SHRUNK, work.shrunk)
     meter.add(DEVICE_SECONDS, work.device_ms / 1000)
 
 

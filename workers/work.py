@@ -86,6 +86,8 @@ class Work:
     infer_ms: float = 0.0
     device_ms: float = 0.0
     padded_tokens: int = 0
+    shrunk: int = 0
+    """How often a pass did not fit on the device and was halved."""
     answered_by: Counter[str] = field(default_factory=Counter)
     """Once it is folded: how many pairs were answered by what."""
     answers: dict[int, Answer] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, ModelRefused
@@ -20,7 +21,7 @@ VARIABLES = "tests.engine.engines_for_processes:Variables"
 
 
 class Mischief(FakeEngine):
-    """Does what the first text says: `crash`, `exit`, `hang`, `stop`, `oom`, `lost`, `bug`; else scores."""
+    """Does what the first text says: `crash`, `exit`, `hang`, `stop`, `oom`, `lost`, `bug`, `tight`; else scores."""
 
     def entail(self, pairs: Sequence[Pair]) -> Entailment:
         word = pairs[0].text if pairs else ""
@@ -39,6 +40,8 @@ class Mischief(FakeEngine):
                 raise EngineDied("cuda:0: AcceleratorError: device-side assert triggered")
             case "bug":
                 raise KeyError("what the customer wrote")
+            case "tight":
+                return replace(super().entail(pairs), shrunk=2)
             case "signals":
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGTERM)

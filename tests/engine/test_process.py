@@ -63,6 +63,10 @@ def test_answers_are_those_of_the_engine_itself(shared: EngineProcess) -> None:
     assert shared.info == FakeEngine().info
 
 
+def test_how_often_a_pass_was_halved_comes_back_too(shared: EngineProcess) -> None:
+    assert shared.entail([Pair("tight", "a")]).shrunk == 2
+
+
 def test_a_hundred_calls_come_back_in_order(shared: EngineProcess) -> None:
     for number in range(100):
         pairs = [Pair(f"{number}", "a"), Pair("b", f"{number}")]

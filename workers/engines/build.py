@@ -42,6 +42,7 @@ def build_engine(
     check: bool = True,
     timeout_s: float = 120.0,
     start_timeout_s: float = 600.0,
+    log_level: str = "warning",
 ) -> Engine:
     """An engine for `model`: a name of the catalogue, a checkpoint directory, or `fake` (see `workers.engines.fake`).
 
@@ -59,6 +60,7 @@ def build_engine(
         check: Warm up and run the self-test; a network without training needs False.
         timeout_s: How long a call may take before the engine's process is killed.
         start_timeout_s: The same for loading.
+        log_level: What its process says on standard error: events of this level and above.
 
     Raises:
         ModelRefused: The model cannot be served; says why and what to do.
@@ -85,7 +87,12 @@ def build_engine(
     here = {"open_as": "cuda:0"} if "CUDA_VISIBLE_DEVICES" in environment else {}
     return RevivedEngine(
         EngineProcess(
-            FACTORY, load.keywords | here, environment=environment, timeout_s=timeout_s, start_timeout_s=start_timeout_s
+            FACTORY,
+            load.keywords | here,
+            environment=environment,
+            timeout_s=timeout_s,
+            start_timeout_s=start_timeout_s,
+            log_level=log_level,
         )
     )
 

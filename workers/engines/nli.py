@@ -83,6 +83,7 @@ class NliEngine:
             padded_tokens=scored.computed_tokens,
             device_ms=scored.device_ms,
             readings=[scored.readings[unique[pair]] for pair in pairs],
+            shrunk=scored.shrunk,
         )
 
     def close(self) -> None:
@@ -149,6 +150,7 @@ class Scored(NamedTuple):
     readings: list[Reading]
     computed_tokens: int
     device_ms: float
+    shrunk: int
 
 
 class Call:
@@ -163,7 +165,7 @@ class Call:
         self._rows: list[Row] = []
         self._started: list[Any] = []
         self._computed_tokens = 0
-        self._shrunk = False
+        self._shrunk = 0
 
     def feed(self, rows: Sequence[Row]) -> None:
         """Start every pass; the last waits for the next rows if it is less than half full and the device has work."""
@@ -198,6 +200,7 @@ class Call:
             readings=[Reading(*reading) for reading in zip(counts.tolist(), truncated, strict=True)],
             computed_tokens=self._computed_tokens,
             device_ms=self._clock.ms,
+            shrunk=self._shrunk,
         )
 
     def _cost(self, rows: Sequence[Row]) -> int:
@@ -218,7 +221,7 @@ class Call:
                 self._rows += part
                 self._computed_tokens += cost
                 continue
-            self._shrunk = True
+            self._shrunk += 1
             self._budget.shrink(cost)
             log.warning("engine.shrunk max_tokens=%d failed_tokens=%d cause=OutOfMemory", self._budget.tokens, cost)
             if len(part) == 1:

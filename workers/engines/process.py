@@ -32,6 +32,7 @@ class EngineProcess:
         environment: Set in the child before anything is imported there, such as `OMP_NUM_THREADS`.
         timeout_s: A call without an answer for this long means that the child hangs: it is killed.
         start_timeout_s: The same for loading the model.
+        log_level: Events below it are left out of the child's log, which goes to standard error.
 
     Raises:
         ModelRefused: The child could not serve this model.
@@ -46,8 +47,9 @@ class EngineProcess:
         environment: Mapping[str, str] | None = None,
         timeout_s: float = 120.0,
         start_timeout_s: float = 600.0,
+        log_level: str = "warning",
     ) -> None:
-        self._child_arguments = (factory, dict(arguments or {}), dict(environment or {}))
+        self._child_arguments = (factory, dict(arguments or {}), dict(environment or {}), log_level)
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._lock = threading.Lock()

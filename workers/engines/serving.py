@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from tagging import logs
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
 from tagging.long_text import LongText
 from workers.ports import Engine, Entailment, Logit, Pair, Reading
@@ -31,12 +32,15 @@ PARENT_CHECK_S = 1.0
 Reply = tuple[Any, ...]  # ("ready", ModelInfo) | ("scored", ...) | ("failed", name of the error, its message)
 
 
-def serve(pipe: Connection, factory: str, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def serve(
+    pipe: Connection, factory: str, arguments: Mapping[str, Any], environment: Mapping[str, str], log_level: str
+) -> None:
     """Build the engine that `factory` names and answer what comes through `pipe`, until it closes."""
     # A terminal and a service manager signal the whole group. Whether this process is still needed, the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.environ.update(environment)
+    logs.configure_plain("workers", log_level)
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # the parent closed the pipe, or is gone
         try:
@@ -60,7 +64,7 @@ def locate(dotted: str) -> Callable[..., Engine]:
 
 def unpack(reply: Reply) -> Entailment:
     """What `_scored` packed."""
-    _, logits, tokens, padded_tokens, device_ms, readings = reply
+    _, logits, tokens, padded_tokens, device_ms, readings, shrunk = reply
     values = array("f")
     values.frombytes(logits)
     counts = array("I")
@@ -73,6 +77,7 @@ def unpack(reply: Reply) -> Entailment:
         padded_tokens=padded_tokens,
         device_ms=device_ms,
         readings=[Reading(n, bool(cut)) for n, cut in zip(read[::2], read[1::2], strict=True)],
+        shrunk=shrunk,
     )
 
 
@@ -100,6 +105,7 @@ def _scored(answer: Entailment) -> Reply:
         answer.padded_tokens,
         answer.device_ms,
         readings.tobytes(),
+        answer.shrunk,
     )
 
 
