@@ -271,8 +271,10 @@ def _result_backend(url: str) -> str:
     return url
 
 
-def _refuse_other_pools(options: Mapping[str, Any], **_: Any) -> None:
-    """End a `celery worker` that would bypass our pool, before it connects or loads anything."""
+def _refuse_other_pools(instance: Any, options: Mapping[str, Any], **_: Any) -> None:
+    """End a `celery worker` of ours that would bypass our pool, before it connects or loads anything."""
+    if not isinstance(instance.app, WorkerApp):
+        return  # somebody else's, in whose process this module happens to be imported
     pool, concurrency = options.get("pool"), options.get("concurrency") or 1
     if pool is TaskPool and concurrency == 1 and not options.get("autoscale"):
         return

@@ -155,3 +155,10 @@ def test_a_redis_that_evicts_is_refused(server, tagmill):
         client.config_set("maxmemory-policy", "noeviction")
     assert done.code == 3
     assert "evicts queued messages; expected noeviction" in done.out
+
+
+def test_the_queue_is_measured_beside_plain_celery(tagmill):
+    done = tagmill("bench", "queue", "--messages", "200", "--rounds", "1", "--brokers", "redis", "--json")
+    assert done.code == 0, done.err
+    [figures] = done.rows
+    assert all(figures["redis"][name] > 0 for name in ("plain", "single", "many64"))
