@@ -55,10 +55,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (torch and transformers: some minutes the first time)"
-	@$(PIP) -e '.[worker,demo,flower]'
+	@$(PIP) -e '.[worker,http,demo,flower]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) with what development needs"
-	@$(PIP) -e '.[worker,int8,demo,flower,postgres,lab,dev]'
+	@$(PIP) -e '.[worker,int8,http,demo,flower,postgres,lab,dev]'
 	@touch $@ $(VENV)/.demo

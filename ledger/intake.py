@@ -98,6 +98,15 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is accepted and not finished."""
+
+    unfinished: int
+    since: datetime | None
+    """When the oldest of them was accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeRow:
     """A row as it stands, without its text."""
 
@@ -255,6 +264,41 @@ class Intake:
             StoreUnavailable: The database failed.
         """
         return self._select(sa.and_(intake.c.ref == ref, intake.c.source == source if source else sa.true()))
+
+    def message(self, id_: str) -> Any:
+        """The message as it was accepted; None once its text is gone.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        with self._database.transaction() as connection:
+            return message_in(connection.execute(sa.select(intake.c.body).where(intake.c.id == id_)).scalar())
+
+    def finished_among(self, ids: Collection[str]) -> set[str]:
+        """Those of these task ids that are finished, one way or another.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        ended = sa.select(intake.c.id).where(intake.c.state.in_(FINISHED))
+        with self._database.transaction() as connection:
+            return {
+                id_
+                for some in portions([*map(as_key, ids)])
+                for id_ in connection.execute(ended.where(intake.c.id.in_(some))).scalars()
+            }
+
+    def load(self) -> Load:
+        """How much is accepted and not finished.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        oldest = sa.func.min(intake.c.accepted_at, type_=intake.c.accepted_at.type)
+        query = sa.select(sa.func.count(), oldest).where(intake.c.state.in_(UNFINISHED))
+        with self._database.transaction() as connection:
+            unfinished, since = connection.execute(query).one()
+        return Load(unfinished=unfinished, since=since)
 
     def oldest_due(self, now: datetime) -> datetime | None:
         """Since when the longest waiting accepted message could have been published; None while none waits.

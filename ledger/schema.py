@@ -198,3 +198,16 @@ tombstones: Final = sa.Table(
     sa.Column("document", PlainText, primary_key=True),
     sa.Column("erased_at", UtcDateTime, nullable=False),
 )
+
+api_keys: Final = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", PlainText, primary_key=True),
+    sa.Column("digest", PlainText, nullable=False),
+    sa.Column("name", PlainText, nullable=False),
+    sa.Column("scopes", PlainText, nullable=False),
+    sa.Column("source", KeyText),
+    sa.Column("per_minute", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("revoked_at", UtcDateTime),
+)

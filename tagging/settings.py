@@ -178,6 +178,21 @@ class WorkerSettings(_Section):
     crash_window_s: float = Field(600.0, gt=0, description="`--devices`: how long a crash is remembered.")
 
 
+class HttpSettings(_Section):
+    """``tagmill serve``."""
+
+    address: str = "127.0.0.1"
+    port: int = Field(8780, ge=1, le=65535)
+    access: Literal["keys", "none"] = Field(
+        "keys", description="none: whoever reaches the port may do everything; for development, on loopback only."
+    )
+    wait_s: float = Field(10.0, ge=0, le=300, description="POST /v1/tags waits so long for the answer.")
+    max_body_kb: int = Field(1024, ge=1, description="A longer body is refused before it is read.")
+    receive_s: float = Field(10.0, gt=0, description="A request has to be here whole within this time.")
+    max_unfinished: int = Field(10_000, ge=1, description="While more is accepted and not finished, callers get 429.")
+    max_age_s: float = Field(300.0, gt=0, description="The same while the oldest of it is so old.")
+
+
 class FlowerSettings(_Section):
     """``tagmill flower``."""
 
@@ -217,6 +232,7 @@ class Settings(BaseSettings):
     texts: TextsSettings = TextsSettings()
     retries: RetriesSettings = RetriesSettings()
     worker: WorkerSettings = WorkerSettings()
+    http: HttpSettings = HttpSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -274,6 +290,7 @@ class Settings(BaseSettings):
         return urlsplit(self.broker.url).scheme in REDIS_SCHEMES
 
 
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 LOOP_WAITS_S: Final = 30.0
 """The longest time limit on one answer that a worker's loop may wait for: a statement of the ledger's."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
@@ -447,6 +464,15 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"    Set broker.visibility_timeout_s to {least_s:.0f} or more."
         )
     yield from _intake_disagreements(s)
+    yield from _http_disagreements(s)
+
+
+def _http_disagreements(s: Settings) -> Iterator[str]:
+    if s.http.access == "none" and s.http.address not in LOOPBACK:
+        yield (
+            f"http.access is none but http.address is {s.http.address}: anybody could send and read.\n"
+            "    Set http.access to keys, and make one with `tagmill keys create`; or http.address to 127.0.0.1."
+        )
 
 
 def _intake_disagreements(s: Settings) -> Iterator[str]:

@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "up": "Run a broker and a worker until Ctrl-C.",
     "worker": "Take messages off the queues and tag them.",
     "enqueue": "Accept texts, put them on the queue and print their ids.",
+    "serve": "Accept texts over HTTP, and answer with their tags.",
+    "keys": "Make, list and revoke keys of the HTTP API.",
     "relay": "Publish what was accepted; run one beside the workers.",
     "status": "Say what became of an id or a reference, or how full the intake is.",
     "classify": "Score texts without a broker.",

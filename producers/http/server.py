@@ -1,0 +1,53 @@
+"""uvicorn, with a time limit on a request's head: it waits for the first one for ever."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tagging.settings import Settings
+
+
+def protocol_that_waits(receive_s: float) -> type[H11Protocol]:
+    """uvicorn's HTTP protocol, which lets go of a connection that sends no whole head within ``receive_s``."""
+
+    class Impatient(H11Protocol):
+        """See above."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._head_timer = asyncio.get_running_loop().call_later(receive_s, self._let_go)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_timer.cancel()
+            super().connection_lost(exc)
+
+        def _let_go(self) -> None:
+            transport: Any = self.transport
+            has_begun: Any = self.cycle  # which uvicorn declares as always there
+            if has_begun is None and not transport.is_closing():
+                transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                transport.close()
+
+    return Impatient
+
+
+def serve(app: Any, settings: Settings) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; those under way are finished."""
+    http = settings.http
+    uvicorn.run(
+        app,
+        host=http.address,
+        port=http.port,
+        http=protocol_that_waits(http.receive_s),
+        ws="none",
+        log_config=None,
+        access_log=False,  # ours names no path
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(http.wait_s) + 5,
+        backlog=2048,
+    )

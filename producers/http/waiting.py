@@ -1,0 +1,209 @@
+"""Waiting for answers, any number at once, without a poll and without a connection for each.
+
+``RedisWaiters`` subscribes to the channels on which Celery's Redis backend tells results, all on one connection.
+``LedgerWaiters`` is for other backends: one query in a while asks about all that are waited for.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
+
+from tagging.errors import StoreUnavailable
+
+log = structlog.get_logger()
+
+_CHANNEL: Final = "celery-task-meta-"
+_IDLE_CHANNEL: Final = "tagmill-http-idle"
+"""Keeps the subscription alive while nobody waits; nothing is ever said there."""
+_READY: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+_BACK_OFF_S: Final = 0.5
+_POLL_S: Final = 0.2
+
+Done = asyncio.Future[None]
+
+
+class Waiters(Protocol):
+    """Says when tasks are finished."""
+
+    def finished(self, id_: str) -> contextlib.AbstractAsyncContextManager[Done]:
+        """A future that is done once the task has ended, one way or the other, or had ended before.
+
+        Enter it before the task is published: what ends in between is not missed. Look at the ledger for how it ended.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Listen, until cancelled."""
+        ...
+
+    async def result(self, id_: str) -> Any:
+        """What Celery's results backend has for a task that succeeded; None where it has, or can say, nothing."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are waited for."""
+        ...
+
+
+class Board:
+    """Who waits for what."""
+
+    def __init__(self) -> None:
+        self._futures: dict[str, list[Done]] = {}
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    @property
+    def ids(self) -> list[str]:
+        """The tasks that are waited for."""
+        return list(self._futures)
+
+    def add(self, id_: str) -> Done:
+        """One more waits for this task."""
+        future: Done = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(id_, []).append(future)
+        return future
+
+    def remove(self, id_: str, future: Done) -> bool:
+        """This one waits no longer; whether it was the last for the task."""
+        future.cancel()
+        waiting = self._futures.get(id_, [])
+        with contextlib.suppress(ValueError):
+            waiting.remove(future)
+        return not waiting and self._futures.pop(id_, None) is not None
+
+    def settle(self, id_: str) -> None:
+        """The task has ended."""
+        for future in self._futures.get(id_, ()):
+            if not future.done():
+                future.set_result(None)
+
+
+class RedisWaiters:
+    """One subscriber for all. After a lost connection everything that is waited for is looked at again."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = Redis.from_url(url, socket_timeout=None, socket_connect_timeout=5, health_check_interval=10)
+        self._pubsub: PubSub = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._board = Board()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are waited for."""
+        return len(self._board)
+
+    @asynccontextmanager
+    async def finished(self, id_: str) -> AsyncIterator[Done]:
+        """See ``Waiters``."""
+        future = self._board.add(id_)
+        try:
+            with contextlib.suppress(RedisError, OSError):  # the reader notices too, and looks again when it is back
+                await self._pubsub.subscribe(_CHANNEL + id_)
+                await self._look_at([id_])
+            yield future
+        finally:
+            if self._board.remove(id_, future):
+                with contextlib.suppress(RedisError, OSError):
+                    await self._pubsub.unsubscribe(_CHANNEL + id_)
+
+    async def run(self) -> None:
+        """Listen, until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._listen()
+                except (RedisError, OSError) as e:
+                    log.warning("results.lost", cause=type(e).__name__, waiting=len(self._board))
+                    await asyncio.sleep(_BACK_OFF_S)
+        finally:
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py ships it without
+            await self._redis.aclose()
+
+    async def result(self, id_: str) -> Any:
+        """See ``Waiters``."""
+        try:
+            stored = await self._redis.get(_CHANNEL + id_)
+        except (RedisError, OSError):
+            return None
+        meta = _meta(stored) if stored is not None else {}
+        return meta.get("result") if meta.get("status") == "SUCCESS" else None
+
+    async def _listen(self) -> None:
+        # Connects where the connection was lost, and subscribes to everything again.
+        await self._pubsub.subscribe(_IDLE_CHANNEL)
+        await self._look_at(self._board.ids)
+        async for message in self._pubsub.listen():
+            if (id_ := _ended(message)) is not None:
+                self._board.settle(id_)
+
+    async def _look_at(self, ids: Collection[str]) -> None:
+        if not ids:
+            return
+        for id_, stored in zip(ids, await self._redis.mget([_CHANNEL + id_ for id_ in ids]), strict=True):
+            if stored is not None and _status(stored) in _READY:
+                self._board.settle(id_)
+
+
+class LedgerWaiters:
+    """One query for all that are waited for, a few times a second."""
+
+    def __init__(self, ended_among: Callable[[Collection[str]], Collection[str]]) -> None:
+        self._ended_among = ended_among
+        self._board = Board()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are waited for."""
+        return len(self._board)
+
+    @asynccontextmanager
+    async def finished(self, id_: str) -> AsyncIterator[Done]:
+        """See ``Waiters``."""
+        future = self._board.add(id_)
+        try:
+            yield future
+        finally:
+            self._board.remove(id_, future)
+
+    async def run(self) -> None:
+        """Look, until cancelled."""
+        while True:
+            if ids := self._board.ids:
+                with contextlib.suppress(StoreUnavailable):
+                    for id_ in await run_in_threadpool(self._ended_among, ids):
+                        self._board.settle(id_)
+            await asyncio.sleep(_POLL_S)
+
+    async def result(self, id_: str) -> Any:  # noqa: ARG002  # nobody knows
+        """See ``Waiters``."""
+        return None
+
+
+def _ended(message: Mapping[str, Any]) -> str | None:
+    """The task of which the message says that it has ended."""
+    channel = message["channel"].decode()
+    ended = message["type"] == "message" and channel.startswith(_CHANNEL) and _status(message["data"]) in _READY
+    return channel.removeprefix(_CHANNEL) if ended else None
+
+
+def _status(stored: bytes | str) -> str:
+    return str(_meta(stored).get("status", ""))
+
+
+def _meta(stored: bytes | str) -> Mapping[str, Any]:
+    try:
+        meta = json.loads(stored)
+    except ValueError:
+        return {}
+    return meta if isinstance(meta, dict) else {}

@@ -1,0 +1,1 @@
+"""The HTTP API: as its callers meet it."""
