@@ -133,13 +133,13 @@ class _Bench:
         try:
             first = len(messages) // 10
             counted_from, began = self._wait_for(first, process)
-            cpu_s = -_cpu_s(process.pid)
+            used_s = -cpu_s(process.pid)
             counted_to, ended = self._wait_for(len(messages), process)
-            cpu_s += _cpu_s(process.pid)
+            used_s += cpu_s(process.pid)
         finally:
             stop(process, grace_s=30)
         texts = (counted_to - counted_from) * each
-        return Speed(texts_per_s=texts / (ended - began), cpu_us=1e6 * cpu_s / texts)
+        return Speed(texts_per_s=texts / (ended - began), cpu_us=1e6 * used_s / texts)
 
     def _wait_for(self, answers: int, process: "subprocess.Popen[bytes]") -> tuple[int, float]:
         """How many answers there are once there are so many, and when."""
@@ -167,7 +167,7 @@ class _Bench:
             yield _TEXT.format(f"{self._runs:02d}{i:06d}")
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """CPU seconds that the process has used, its threads and the kernel on its behalf included."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -8,9 +8,17 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tagging.errors import TagmillError
 from tagmill.embedded import stop
+
+
+class Serving(NamedTuple):
+    """A `tagmill serve` that runs."""
+
+    url: str
+    pid: int
 
 
 @contextmanager
@@ -35,6 +43,17 @@ def relay_process(environ: Mapping[str, str], *, log: Path) -> Iterator[subproce
     """
     with _running(["relay"], environ, log=log, start_s=60.0, ready="event=relay.started") as process:
         yield process
+
+
+@contextmanager
+def serve_process(environ: Mapping[str, str], *, log: Path) -> Iterator[Serving]:
+    """A `tagmill serve` that answers when the block begins and has ended when it is left.
+
+    Raises:
+        TagmillError: It ended or was not ready in time; the end of its log says why.
+    """
+    with _running(["serve"], environ, log=log, start_s=60.0, ready="event=http.serving") as process:
+        yield Serving(url=f"http://127.0.0.1:{environ['TAGMILL_HTTP__PORT']}", pid=process.pid)
 
 
 @contextmanager

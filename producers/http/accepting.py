@@ -1,7 +1,7 @@
 """Accepts messages for many callers at once: one transaction for all that came while the last one was written.
 
-What is committed is published at once by a thread of its own, outside any request. Where the broker is away, or takes
-too long, the relay publishes it: the claim on it runs out.
+What is committed is published at once, outside any request, again all together that came meanwhile. Where the broker is
+away, or takes too long, the relay publishes it: the claim on it runs out.
 """
 
 import asyncio
@@ -53,7 +53,8 @@ class Acceptor:
         self._wishes: asyncio.Queue[_Wish] = asyncio.Queue()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
-        self._unpublished = 0
+        self._unpublished: list[Due] = []
+        self._committed = asyncio.Event()
         self._away_until = clock()
 
     async def accept(self, submissions: Sequence[Submission]) -> list[Receipt]:
@@ -67,13 +68,26 @@ class Acceptor:
         return await wish.receipts
 
     async def run(self) -> None:
-        """Write what is wished for, until cancelled."""
+        """Write and publish, until cancelled."""
         try:
-            while True:
-                await self._write(await self._next())
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write_all())
+                group.create_task(self._publish_all())
         finally:
             self._writer.shutdown(wait=True)
-            self._publisher.shutdown(wait=True, cancel_futures=True)
+            self._publisher.shutdown(wait=True)
+
+    async def _write_all(self) -> None:
+        while True:
+            await self._write(await self._next())
+
+    async def _publish_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._committed.wait()
+            self._committed.clear()
+            due, self._unpublished = self._unpublished, []
+            await loop.run_in_executor(self._publisher, self._deliver, due)
 
     async def _next(self) -> list[_Wish]:
         """All that is wished for now, up to the most of one transaction; at least one."""
@@ -101,22 +115,17 @@ class Acceptor:
         for wish in wishes:
             _answer(wish, [next(left) for _ in wish.submissions])
         if ours:
-            self._publish([_due(s) for s, r in zip(submissions, receipts, strict=True) if r.outcome == "accepted"])
+            self._unpublished += [
+                _due(s) for s, r in zip(submissions, receipts, strict=True) if r.outcome == "accepted"
+            ]
+            self._committed.set()
 
     def _may_publish(self) -> bool:
-        return self._clock() >= self._away_until and self._unpublished < _MOST_UNPUBLISHED
-
-    def _publish(self, due: Sequence[Due]) -> None:
-        if not due:
-            return
-        self._unpublished += len(due)
-        published = asyncio.get_running_loop().run_in_executor(self._publisher, self._deliver, due)
-        published.add_done_callback(lambda _: self._published(len(due)))
-
-    def _published(self, n: int) -> None:
-        self._unpublished -= n
+        return self._clock() >= self._away_until and len(self._unpublished) < _MOST_UNPUBLISHED
 
     def _deliver(self, due: Sequence[Due]) -> None:
+        if not due:
+            return
         try:
             deliver(due, intake=self._intake, broker=self._broker, settings=self._settings, clock=self._clock)
         except BrokerUnreachable as e:

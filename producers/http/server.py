@@ -1,12 +1,16 @@
 """uvicorn, with a time limit on a request's head: it waits for the first one for ever."""
 
 import asyncio
+import socket
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tagging.settings import Settings
+
+log = structlog.get_logger()
 
 
 def protocol_that_waits(receive_s: float) -> type[H11Protocol]:
@@ -36,7 +40,7 @@ def protocol_that_waits(receive_s: float) -> type[H11Protocol]:
 def serve(app: Any, settings: Settings) -> None:
     """Answer requests until SIGTERM or Ctrl-C; those under way are finished."""
     http = settings.http
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=http.address,
         port=http.port,
@@ -51,3 +55,11 @@ def serve(app: Any, settings: Settings) -> None:
         timeout_graceful_shutdown=int(http.wait_s) + 5,
         backlog=2048,
     )
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.info("http.serving", address=self.config.host, port=self.config.port)

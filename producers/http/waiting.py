@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +25,9 @@ _CHANNEL: Final = "celery-task-meta-"
 _IDLE_CHANNEL: Final = "tagmill-http-idle"
 """Keeps the subscription alive while nobody waits; nothing is ever said there."""
 _READY: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+_LOOKERS: Final = 2
+"""Connections for looking results up, beside the one that is subscribed."""
+_ANSWER_S: Final = 5.0
 _BACK_OFF_S: Final = 0.5
 _POLL_S: Final = 0.2
 
@@ -94,8 +97,8 @@ class RedisWaiters:
     """One subscriber for all. After a lost connection everything that is waited for is looked at again."""
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=None, socket_connect_timeout=5, health_check_interval=10)
-        self._pubsub: PubSub = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._pubsub: PubSub = _client(url, connections=1, timeout_s=None).pubsub(ignore_subscribe_messages=True)
+        self._redis = _client(url, connections=_LOOKERS, timeout_s=_ANSWER_S)
         self._board = Board()
 
     @property
@@ -188,6 +191,19 @@ class LedgerWaiters:
     async def result(self, id_: str) -> Any:  # noqa: ARG002  # nobody knows
         """See ``Waiters``."""
         return None
+
+
+def _client(url: str, *, connections: int, timeout_s: float | None) -> Redis:
+    """A client whose callers queue for its few connections."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=_ANSWER_S,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=_ANSWER_S,
+        health_check_interval=10,
+    )
+    return Redis.from_pool(pool)
 
 
 def _ended(message: Mapping[str, Any]) -> str | None:

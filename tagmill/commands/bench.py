@@ -77,6 +77,19 @@ def worker(device: str, size: str, precision: str, threads: int, texts: int, as_
 
 
 @command.command()
+@click.option("--messages", type=click.IntRange(100), default=5000, show_default=True, help="Accepted one a request.")
+@click.option("--waits", type=click.IntRange(1), default=10, show_default=True, help="Answers that each caller awaits.")
+@click.option("--callers", default="50,500", show_default=True, help="How many wait at once, run by run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def http(messages: int, waits: int, callers: str, as_json: bool) -> None:
+    """How many messages the HTTP API accepts and how long callers wait, with an engine that costs nothing."""
+    from benchmarks.http import Plan, run
+
+    plan = Plan(messages=messages, waits=waits, callers=tuple(map(int, callers.split(","))))
+    _show(run(plan, echo=lambda line: click.echo(line, err=True)), as_json=as_json)
+
+
+@command.command()
 @click.option("--batches", type=click.IntRange(1000), default=100_000, show_default=True)
 @click.option("--precision", default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
