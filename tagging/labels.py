@@ -17,6 +17,9 @@ from tagging.text import normalise_label
 
 MAX_LABEL_CHARS: Final = 64
 _ALIKE: Final = 0.75
+_MOST_COMPARED: Final = 48
+"""Of too many labels so many are compared for what could be merged: each with each, which takes ms. Of ten thousand it
+would take hours."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -149,7 +152,7 @@ def _refuse_duplicates(labels: Sequence[str]) -> None:
 
 def _too_many(labels: Sequence[str], max_labels: int) -> str:
     text = f"labels: {len(labels)} given, limit is {max_labels} (labels.max_per_request)"
-    alike = near_duplicates(labels)
+    alike = near_duplicates(labels[:_MOST_COMPARED])
     if not alike:
         return f"{text}; split them into several requests"
     pairs = ", ".join(f"{a!r} and {b!r}" for a, b in alike[:3])

@@ -21,7 +21,7 @@ from tagging.names import TASK_OF_KIND
 MAX_TASKS: Final = 512
 """Messages in one request."""
 _MAX_KEY_CHARS: Final = 200
-_MOST_COMPARED: Final = 64
+_MOST_COMPARED: Final = 48
 """Labels among which those to be merged are looked for; more than that is another mistake."""
 _FIELD: Final = re.compile(r"([\w.]{1,80}): ")
 

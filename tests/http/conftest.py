@@ -57,8 +57,9 @@ class Api:
         self.database = open_database(loaded.settings.ledger.url)
         stack.callback(self.database.close)
         self.queue = Queue(self.database)
-        self.app = make_app(loaded, broker=self.queue)
-        self.client = stack.enter_context(TestClient(self.app, raise_server_exceptions=False))
+        self.loaded = loaded
+        app = make_app(loaded, broker=self.queue)
+        self.client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
         self.client.headers["Authorization"] = f"Bearer {self.key()}"
 
     def key(self, *scopes: Scope, source: str | None = None, per_minute: int = 100_000) -> str:

@@ -36,6 +36,14 @@ def test_labels_that_hardly_differ_are_found() -> None:
     assert near_duplicates(["billing", "login"]) == []
 
 
+def test_ten_thousand_labels_are_refused_without_comparing_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr("tagging.labels._alike", lambda a, b: bool(compared.append(a)))
+    with pytest.raises(InvalidMessage, match="labels: 10000 given, limit is 10"):
+        check_labels([f"label {i}" for i in range(10_000)], max_labels=10)
+    assert len(compared) < 2000
+
+
 def test_a_book_is_read_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "support.toml").write_text(
         'labels = ["a", "b"]\nmulti_label = true\napply_at = 0.8\nthresholds.a = 0.9'
