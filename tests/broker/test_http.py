@@ -1,0 +1,106 @@
+"""Callers of the HTTP API get their answers from a worker behind a real broker, however many wait at once."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from ledger.database import open_database
+from ledger.keys import KeyLedger
+from tagmill.workers import serve_process
+from tests.broker.sites import CANARY, LABELS, Broker, Site
+from tests.processes import Worker
+from tests.servers import RedisServer, free_port, launched, server_folder, wait_until
+
+WAITERS = 150
+
+
+class Api:
+    """A `tagmill serve` of a site, and a key to it."""
+
+    def __init__(self, site: Site, url: str) -> None:
+        self.site = site
+        self.url = url
+        with closing(open_database(site.settings.ledger.url)) as database:
+            made = KeyLedger(database).create("tests", scopes=["enqueue", "read"], source=None, per_minute=100_000)
+        self.headers = {"Authorization": f"Bearer {made.token}"}
+
+    def ask(self, ref: str, **headers: str) -> httpx.Response:
+        """Send one ticket and wait for its answer."""
+        return httpx.post(f"{self.url}/v1/tags", json=ticket(ref), headers={**self.headers, **headers}, timeout=60)
+
+    def get(self, path: str) -> Any:
+        """What a route answers."""
+        return httpx.get(self.url + path, headers=self.headers, timeout=60)
+
+    async def ask_all(self, refs: list[str]) -> list[httpx.Response]:
+        """Send a ticket for each of these at once, and wait for all answers."""
+        limits = httpx.Limits(max_connections=len(refs))
+        async with httpx.AsyncClient(headers=self.headers, limits=limits, timeout=60) as client:
+            return await asyncio.gather(*(client.post(f"{self.url}/v1/tags", json=ticket(ref)) for ref in refs))
+
+
+def ticket(ref: str) -> dict[str, object]:
+    return {"text": f"{ref} {CANARY}", "labels": list(LABELS), "ref": ref, "source": "shop"}
+
+
+@pytest.fixture
+def results() -> Iterator[RedisServer]:
+    """A Redis for results that a test may kill."""
+    with launched(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+def own_site(broker: Broker, results: RedisServer) -> Iterator[Site]:
+    with server_folder("http") as folder:
+        site = broker.site(folder)
+        site.environ |= {
+            "TAGMILL_RESULTS__URL": results.url,
+            "TAGMILL_HTTP__PORT": str(free_port()),
+            "TAGMILL_HTTP__WAIT_S": "40",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        site.__post_init__()
+        with closing(site):
+            yield site
+
+
+@pytest.fixture
+def own_worker(own_site: Site) -> Iterator[Worker]:
+    with own_site.worker().running() as worker:
+        yield worker
+
+
+@pytest.fixture
+def api(own_site: Site, own_worker: Worker) -> Iterator[Api]:
+    with serve_process(own_site.environ, log=own_site.folder / "http.log") as serving:
+        yield Api(own_site, serving.url)
+    assert CANARY not in (own_site.folder / "http.log").read_text()
+
+
+def test_answers_reach_those_who_wait_for_them(api: Api, results: RedisServer) -> None:
+    answer = api.ask("T-1")
+    assert (answer.status_code, answer.json()["ref"]) == (200, "T-1")
+
+    later = api.ask("T-2", Prefer="wait=0")
+    assert later.status_code in (200, 202)
+    wait_until("it is tagged", lambda: api.get("/v1/tickets/shop/T-2").json()["tags"])
+
+    with redis.Redis.from_url(results.url) as client:
+        answers = asyncio.run(api.ask_all([f"many-{i}" for i in range(WAITERS)]))
+        connections = len(client.client_list())
+    assert {response.status_code for response in answers} == {200}
+    assert [response.json()["ref"] for response in answers] == [f"many-{i}" for i in range(WAITERS)]
+    print(f"FIGURE waiters n={WAITERS} broker={api.site.broker.name} redis_connections={connections} errors=0")
+    assert connections < 20
+
+    results.kill()
+    results.start()
+    assert api.ask("T-3").json()["ref"] == "T-3"
+    assert api.get("/readyz").status_code == 200
