@@ -1,6 +1,7 @@
 """uvicorn, with a time limit on a request's head: it waits for the first one for ever."""
 
 import asyncio
+import signal
 import socket
 from typing import Any
 
@@ -55,6 +56,9 @@ def serve(app: Any, settings: Settings) -> None:
         timeout_graceful_shutdown=int(http.wait_s) + 5,
         backlog=2048,
     )
+    # uvicorn raises the signal that it stopped for once more, when all is done: it has no one left to tell.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     _Server(config).run()
 
 
