@@ -58,6 +58,7 @@ def test_a_half_open_connection_is_noticed_and_replaced(site: Site, proxy: Proxy
         trial.settle()
     fault = trial.report(recovery_s=recovery_s)
     assert (fault.lost, fault.dup_effects) == (0, 0)
+    assert recovery_s <= 25
 
 
 def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: RedisServer) -> None:
