@@ -291,8 +291,9 @@ class Settings(BaseSettings):
 
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-LOOP_WAITS_S: Final = 30.0
-"""The longest time limit on one answer that a worker's loop may wait for: a statement of the ledger's."""
+LOOP_WAITS_S: Final = 20.0
+"""The longest that a worker's loop may wait for one thing: a broker that is asked, and then connected to twice. The
+ledger and the results are waited for by other threads."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 

@@ -6,6 +6,7 @@ import time
 
 import redis
 
+from tagging.settings import LOOP_WAITS_S
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy
 from tests.faults.trial import SEED, Trial, times
@@ -59,6 +60,25 @@ def test_a_half_open_connection_is_noticed_and_replaced(site: Site, proxy: Proxy
     fault = trial.report(recovery_s=recovery_s)
     assert (fault.lost, fault.dup_effects) == (0, 0)
     assert recovery_s <= 25
+
+
+def test_a_broker_that_is_silent_for_long_holds_up_no_worker_beyond_its_silence(
+    site: Site, queues: RedisServer
+) -> None:
+    trial = Trial(site, name="silent")
+    with trial.worker(worker__loop_timeout_s=LOOP_WAITS_S).running() as worker:
+        trial.accept(20)
+        trial.settle()
+        queues.pause()
+        # Timers that ask the broker, each as long as is waited for an answer, and then the fetch: half a minute.
+        wait_until("it has seen that", lambda: "Connection to broker lost" in worker.text, timeout_s=60)
+        queues.resume()
+        recovery_s = trial.answers_a_new_one()
+        trial.settle()
+        assert not worker.events("worker.stuck")
+        assert worker.stop() == 0, "the same process went on"
+    fault = trial.report(recovery_s=recovery_s)
+    assert (fault.lost, fault.dup_effects) == (0, 0)
 
 
 def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: RedisServer) -> None:
