@@ -172,6 +172,9 @@ class WorkerSettings(_Section):
     max_memory_mb: int = Field(
         0, ge=0, description="A worker that takes more, its engine included, finishes and ends; 0: no ceiling."
     )
+    max_dead_in_a_row: int = Field(
+        100, ge=0, description="A worker that parks so many messages and tags none between them ends itself; 0: off."
+    )
     max_crashes: int = Field(
         5, ge=1, description="`--devices`: so many crashes of one worker within crash_window_s end the supervisor."
     )

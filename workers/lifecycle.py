@@ -15,6 +15,7 @@ from tagging.errors import InvalidMessage, TagmillError, WorkerCrashed
 from tagging.names import QUEUE_DEAD
 from workers.clerk import Clerk
 from workers.ports import DeadLetter, DeadLetters
+from workers.verdicts import Dead
 
 log = structlog.get_logger()
 
@@ -144,6 +145,8 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             message.ack_log_error(log, self.connection_errors)
             self._announce_failure(id_, name, cause, headers, message)
             signals.task_rejected.send(sender=self, message=message, exc=exc)
+            if isinstance(cause, InvalidMessage):  # what RabbitMQ gives up says nothing about this worker
+                self.pool.look_at([Dead(cause=cause)])
 
         # Unacknowledged until it is parked: should this worker end before, the broker brings it back.
         self._parking.put(id_, park)

@@ -33,6 +33,8 @@ from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
 from workers.batching import BatchLimits
+from workers.burying import DeadInARow
+from workers.exits import Exit
 from workers.gate import Gate
 from workers.pipeline import Pipeline
 from workers.requests import Request
@@ -142,6 +144,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
                 bulk_every=settings.batching.bulk_every,
             )
         )
+        self._dead_in_a_row = DeadInARow(limit=settings.worker.max_dead_in_a_row)
         self._hub: Any = None
         self._to_finish: deque[Callable[[], object]] = deque()
         self._something_to_finish = threading.Event()
@@ -227,6 +230,16 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._something_to_finish.set()
         if self._hub is not None:
             self._hub.call_soon(self._finish_all)
+
+    def look_at(self, verdicts: Sequence[Verdict]) -> None:
+        """End the worker where these make too many dead letters in a row; hub thread."""
+        if self._dead_in_a_row.is_reached_by(verdicts) and not worker_state.should_terminate:
+            log.error(
+                "worker.buries",
+                dead=self._dead_in_a_row.n,
+                hint="it parked one message after another; see `tagmill dead list`, mend the cause, then requeue them",
+            )
+            worker_state.should_terminate = Exit.BURYING
 
     # Runner threads
 
@@ -371,6 +384,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         if undone:
             self._hand_back(undone)
         self.on_hub(lambda: self._finish(done))
+        self.on_hub(lambda: self.look_at(verdicts))
 
     @staticmethod
     def _results_together(jobs: Sequence[_Job]) -> AbstractContextManager[None]:
