@@ -3,6 +3,8 @@
 import random
 import signal
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import redis
 
@@ -10,6 +12,7 @@ from tagging.settings import LOOP_WAITS_S
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy
 from tests.faults.trial import SEED, Trial, times
+from tests.processes import ROOT, Worker
 from tests.servers import RedisServer, wait_until
 
 
@@ -92,12 +95,14 @@ def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: Red
     assert trial.report().lost == 0
 
 
-def test_a_buffer_longer_than_the_visibility_timeout_runs_nothing_twice(site: Site) -> None:
+def test_a_buffer_longer_than_the_visibility_timeout_and_clocks_apart_run_nothing_twice(site: Site) -> None:
     trial = Trial(site, name="buffer_outlives_timeout")
     slow = {"model__name": "fake:pass_s=0.8", "batching__max_messages": 2, "broker__prefetch": 40}
-    with trial.worker(**slow).running(), trial.worker(name="w2@tests", **slow).running():
+    early, late = trial.worker(**slow), trial.worker(name="w2@tests", **slow)
+    with apart(early, -120).running(), apart(late, 120).running():
         trial.accept(80)
         trial.settle()
+        assert clock_of(late) - clock_of(early) > 200, "or the test shows nothing about clocks"
     fault = trial.report()
     assert (fault.lost, fault.dup_runs, fault.dup_effects) == (0, 0, 0)
 
@@ -144,3 +149,16 @@ def test_a_worker_that_is_asked_to_end_under_load_loses_and_repeats_nothing(site
     fault = trial.report(recovery_s=ended_s)
     assert (fault.lost, fault.dead, fault.dup_runs, fault.dup_effects) == (0, 0, 0, 0)
     assert ended_s <= 30
+
+
+def apart(worker: Worker, seconds: float) -> Worker:
+    """The worker, its clock so far from ours."""
+    folder = Path(__file__).parent / "skewed_clock"
+    worker.command = ["env", f"SKEW_S={seconds}", f"PYTHONPATH={folder}:{ROOT}", *worker.command]
+    return worker
+
+
+def clock_of(worker: Worker) -> float:
+    """When the worker began to log, by its own clock."""
+    lines = (line for line in worker.text.splitlines() if line.startswith("[20"))
+    return datetime.strptime(next(lines)[1:20], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
