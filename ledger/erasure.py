@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from ledger.database import Database
 from ledger.dead import ParkedLetter
-from ledger.fence import document_digest, keep_writers_out
+from ledger.fence import document_digest, keep_writers_out, portions
 from ledger.intake import body_of, message_in
-from ledger.schema import dead_letters, intake, tags, tombstones
+from ledger.schema import crashes, dead_letters, intake, tags, tombstones
 from tagging.documents import Document, documents_of, texts_of, without
 from tagging.names import TAG_MANY
 
@@ -70,6 +70,9 @@ class Eraser:
             self._each(rows, lambda connection, row: _erase_in_bulk(connection, row, document, erased, now))
         for rows in self._pages(dead_letters, sa.true()):
             self._each(rows, lambda connection, row: _erase_letter(connection, row, document, erased))
+        with self._database.writing() as connection:
+            for some in portions(sorted(erased.task_ids)):
+                connection.execute(sa.delete(crashes).where(crashes.c.id.in_(some)))
         return erased
 
     def _pages(self, table: sa.Table, condition: sa.ColumnElement[bool]) -> Iterator[list[sa.RowMapping]]:

@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from ledger.database import Database
-from ledger.schema import dead_letters, intake
+from ledger.schema import crashes, dead_letters, intake
 
 _AT_ONCE: Final = 500
 
@@ -21,7 +21,7 @@ class Keep:
     done_days: float
     """Rows of messages that are done, superseded or erased."""
     dead_days: float
-    """Dead letters, and the rows of their messages."""
+    """Dead letters, the rows of their messages, and counts of crashes whose messages never came back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,11 @@ class Forgotten:
     texts: int
     rows: int
     dead_letters: int
+    crashes: int
 
     def __bool__(self) -> bool:
         """Whether anything went: there may be more."""
-        return bool(self.texts or self.rows or self.dead_letters)
+        return bool(self.texts or self.rows or self.dead_letters or self.crashes)
 
 
 def forget(database: Database, keep: Keep, *, now: datetime) -> Forgotten:
@@ -61,6 +62,7 @@ def forget(database: Database, keep: Keep, *, now: datetime) -> Forgotten:
             dead_letters=_delete(
                 connection, dead_letters, dead_letters.c.parked_at < now - timedelta(days=keep.dead_days)
             ),
+            crashes=_delete(connection, crashes, crashes.c.began_at < now - timedelta(days=keep.dead_days)),
         )
 
 

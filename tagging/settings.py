@@ -172,6 +172,9 @@ class WorkerSettings(_Section):
     max_memory_mb: int = Field(
         0, ge=0, description="A worker that takes more, its engine included, finishes and ends; 0: no ceiling."
     )
+    max_dead_in_a_row: int = Field(
+        100, ge=0, description="A worker that parks so many messages and tags none between them ends itself; 0: off."
+    )
     max_crashes: int = Field(
         5, ge=1, description="`--devices`: so many crashes of one worker within crash_window_s end the supervisor."
     )
@@ -291,8 +294,9 @@ class Settings(BaseSettings):
 
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-LOOP_WAITS_S: Final = 30.0
-"""The longest time limit on one answer that a worker's loop may wait for: a statement of the ledger's."""
+LOOP_WAITS_S: Final = 20.0
+"""The longest that a worker's loop may wait for one thing: a broker that is asked, and then connected to twice. The
+ledger and the results are waited for by other threads."""
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 

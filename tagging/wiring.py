@@ -50,7 +50,7 @@ def transport_options(settings: Settings, *, patience_s: int) -> dict[str, Any]:
             "unacked_restore_throttle": 1,
             # A worker killed while it restores keeps the others from it for one round, not for five minutes.
             "unacked_mutex_expire": 4,
-            "socket_timeout": 2 * patience_s,
+            "socket_timeout": WORKER_PATIENCE_S,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 10,

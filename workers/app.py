@@ -46,7 +46,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
     """A Celery app that carries the settings and can build the pipeline its pool needs."""
 
     def __init__(self, loaded: Loaded) -> None:
-        super().__init__("tagmill", set_as_current=False, amqp="workers.routing:AMQP")
+        super().__init__("tagmill", set_as_current=False, amqp="workers.routing:AMQP", events="workers.events:Events")
         self.loaded = loaded
         self.settings: Settings = loaded.settings
         self._pipeline: Pipeline | None = None

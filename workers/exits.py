@@ -20,6 +20,8 @@ class Exit(IntEnum):
     """Its loop stood still and the watchdog ended it; another start may go well."""
     FULL = 76
     """It passed its memory ceiling, finished what it had fetched, and wants to be started anew."""
+    BURYING = 77
+    """It parked too many messages in a row and gave back what it had fetched; another start may go well."""
 
 
 REFUSALS = frozenset({Exit.REFUSED, Exit.WRONG_USAGE})

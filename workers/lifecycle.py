@@ -11,10 +11,11 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed
 
-from tagging.errors import InvalidMessage, StoreUnavailable, TagmillError, WorkerCrashed
+from tagging.errors import InvalidMessage, TagmillError, WorkerCrashed
 from tagging.names import QUEUE_DEAD
-from workers.announcements import Announcements
+from workers.clerk import Clerk
 from workers.ports import DeadLetter, DeadLetters
+from workers.verdicts import Dead
 
 log = structlog.get_logger()
 
@@ -50,7 +51,8 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._announcements = Announcements()
+        self._parking = Clerk(unwritten="message.not_parked")
+        self._announcements = Clerk(unwritten="result.not_stored")
         super().__init__(*args, **options)
 
     def shutdown(self) -> None:
@@ -58,6 +60,7 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
         if worker_state.should_terminate:
             self.controller.exitcode = worker_state.should_terminate
         super().shutdown()
+        self._parking.close()
         self._announcements.close()
 
     def ensure_connected(self, conn: Any) -> Any:
@@ -132,16 +135,21 @@ class Consumer(StockConsumer):  # type: ignore[misc]  # celery ships no types
             attempts=1,
             payload=_as_text(message.body),
         )
-        try:
+
+        def park() -> None:
             self._dead_letters.park([letter])
-        except StoreUnavailable as e:
-            # Left unacknowledged: the broker brings it back, and the ledger may be there by then.
-            log.error("message.not_parked", id=id_, cause=str(e))
-            return
-        log.warning("message.parked", id=id_, reason=str(cause), attempts=1)
-        message.ack_log_error(log, self.connection_errors)
-        self._announce_failure(id_, name, cause, headers, message)
-        signals.task_rejected.send(sender=self, message=message, exc=exc)
+            log.warning("message.parked", id=id_, reason=str(cause), attempts=1)
+            self.pool.on_hub(finish)
+
+        def finish() -> None:
+            message.ack_log_error(log, self.connection_errors)
+            self._announce_failure(id_, name, cause, headers, message)
+            signals.task_rejected.send(sender=self, message=message, exc=exc)
+            if isinstance(cause, InvalidMessage):  # what RabbitMQ gives up says nothing about this worker
+                self.pool.look_at([Dead(cause=cause)])
+
+        # Unacknowledged until it is parked: should this worker end before, the broker brings it back.
+        self._parking.put(id_, park)
 
     @property
     def _dead_letters(self) -> DeadLetters:

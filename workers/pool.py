@@ -33,6 +33,8 @@ from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
 from workers.batching import BatchLimits
+from workers.burying import DeadInARow
+from workers.exits import Exit
 from workers.gate import Gate
 from workers.pipeline import Pipeline
 from workers.requests import Request
@@ -142,6 +144,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
                 bulk_every=settings.batching.bulk_every,
             )
         )
+        self._dead_in_a_row = DeadInARow(limit=settings.worker.max_dead_in_a_row)
         self._hub: Any = None
         self._to_finish: deque[Callable[[], object]] = deque()
         self._something_to_finish = threading.Event()
@@ -220,6 +223,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             "precision": model.precision,
         }
 
+    def on_hub(self, callback: Callable[[], object]) -> None:
+        """Have this done by the hub thread, in the order of asking; whatever it raises is logged."""
+        # The hub keeps its callbacks in a set, whose order is chance; events of a task have an order.
+        self._to_finish.append(callback)
+        self._something_to_finish.set()
+        if self._hub is not None:
+            self._hub.call_soon(self._finish_all)
+
+    def look_at(self, verdicts: Sequence[Verdict]) -> None:
+        """End the worker where these make too many dead letters in a row; hub thread."""
+        if self._dead_in_a_row.is_reached_by(verdicts) and not worker_state.should_terminate:
+            log.error(
+                "worker.buries",
+                dead=self._dead_in_a_row.n,
+                hint="it parked one message after another; see `tagmill dead list`, mend the cause, then requeue them",
+            )
+            worker_state.should_terminate = Exit.BURYING
+
     # Runner threads
 
     def _run(self) -> None:
@@ -235,7 +256,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Take a batch from the gate to its end. Entered with the ready slot held, which is given back early."""
         started_at = time.monotonic()
         jobs = self._still_wanted(jobs)
-        self._on_hub(lambda: [job.request.on_accepted(os.getpid(), started_at) for job in jobs])
+        self.on_hub(lambda: [job.request.on_accepted(os.getpid(), started_at) for job in jobs])
         deliveries = [_delivery(job, started_at) for job in jobs]
         try:
             verdicts = self._process(deliveries)
@@ -244,7 +265,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         except EngineLost as e:
             log.error("worker.gives_up", cause=str(e))
             self._hand_back(jobs)
-            self._on_hub(_end_worker)
+            self.on_hub(_end_worker)
         else:
             self._complete(jobs, verdicts, started_at)
 
@@ -362,7 +383,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             return
         if undone:
             self._hand_back(undone)
-        self._on_hub(lambda: self._finish(done))
+        self.on_hub(lambda: self._finish(done))
+        self.on_hub(lambda: self.look_at(verdicts))
 
     @staticmethod
     def _results_together(jobs: Sequence[_Job]) -> AbstractContextManager[None]:
@@ -373,18 +395,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Without those that were revoked or expired while they waited, which end on the hub thread."""
         withdrawn = [job for job in jobs if _is_withdrawn(job.request)]
         if withdrawn:
-            self._on_hub(lambda: self._withdraw(withdrawn))
+            self.on_hub(lambda: self._withdraw(withdrawn))
         return [job for job in jobs if job not in withdrawn]
 
     def _hand_back(self, jobs: Sequence[_Job]) -> None:
-        self._on_hub(lambda: self._return(jobs))
-
-    def _on_hub(self, callback: Callable[[], object]) -> None:
-        # The hub keeps its callbacks in a set, whose order is chance; events of a task have an order.
-        self._to_finish.append(callback)
-        self._something_to_finish.set()
-        if self._hub is not None:
-            self._hub.call_soon(self._finish_all)
+        self.on_hub(lambda: self._return(jobs))
 
     # Hub thread
 

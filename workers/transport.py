@@ -6,6 +6,9 @@ server-side script pops and registers, by the server's clock, any number of mess
 an empty queue is waited for with ``BLMOVE queue queue RIGHT RIGHT``, which moves the last element onto itself: a
 blocking peek.
 
+A connection that goes silent takes every other with it: what waited for it gives up after ``socket_timeout``, and all
+that are open by then are opened anew instead of being waited for one after the other.
+
 What a living worker holds stays with it: its messages are renewed three times in a visibility timeout, so that this can
 be short and still no longer than it takes to notice a death.
 
@@ -25,6 +28,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as AnswerTimeout
 
 from tagging.names import QUEUE_DEAD
 
@@ -33,6 +37,8 @@ log = structlog.get_logger()
 _PEEK_S: Final = 0.1
 """How long a peek waits on one queue before all are looked at again."""
 _REFUSED_S: Final = 0.05
+_OVERDUE_S: Final = 1.0
+"""A fetch or a peek that is so late comes from a server that is slow, or from none."""
 _MOST: Final = 256
 """Messages in one fetch when no prefetch limit is set."""
 _LAST_FIRST_EVERY: Final = 8
@@ -194,6 +200,34 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is not checked
             self._prologue = _WHEN_FULL if major >= 7 else ""
         return self._prologue + body
 
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """As kombu's; an answer that does not come makes the transport's other connections suspect."""
+        try:
+            with super().conn_or_acquire(client) as acquired:
+                yield acquired
+        except AnswerTimeout:
+            self.connection.distrust_connections()
+            raise
+
+    def reconnect(self) -> None:
+        """Close what is idle or waits for an answer that is overdue; each is opened anew when it is needed."""
+        for pool in (self._pool, self._async_pool):
+            if pool is not None:
+                pool.disconnect(inuse_connections=False)
+        if self._fetch_is_overdue():
+            self._in_poll.disconnect()
+        subscriber = self.__dict__.get("subclient")  # kombu makes one where it is only looked at
+        if subscriber is not None and subscriber.connection is not None:
+            subscriber.connection.disconnect()
+
+    def _fetch_is_overdue(self) -> bool:
+        if not self._in_poll or time.monotonic() - self._brpop_sent_at < _PEEK_S + _OVERDUE_S:
+            return False
+        sock = self._in_poll._sock
+        # The answer may lie there unread, since whoever calls has kept the loop waiting.
+        return sock is not None and not stock._socket_readable(sock)
+
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002  # kombu's signature
         """Ask for messages: by the script, or by a peek when the last look found none."""
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -276,6 +310,15 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is not checked
             self._renewal.cancel()
         timeout_s = connection.client.transport_options.get("visibility_timeout", Channel.visibility_timeout)
         self._renewal = loop.call_repeatedly(timeout_s / _RENEWALS, self._renew)
+
+    def distrust_connections(self) -> None:
+        """One connection was silent for as long as is waited: let go of all that were open then.
+
+        The loop would otherwise wait for each of them in turn: half a minute and more until it fetches again.
+        """
+        log.warning("connections.distrusted", channels=len(self.channels))
+        for channel in self.channels:
+            channel.reconnect()
 
     def _renew(self) -> None:
         for channel in list(self.cycle._channels):

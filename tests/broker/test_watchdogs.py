@@ -81,7 +81,7 @@ def test_a_ledger_that_is_away_for_longer_is_no_hang(own_site: Site, postgres_se
         own_site.send().get(timeout=ANSWER_S)
         postgres_server.kill()
         waiting = own_site.send()
-        # Parked by the hub thread itself, so that the ledger is asked there too.
+        # It reaches no batch and is parked by a thread beside the hub's.
         own_site.send_raw(b"{", headers={"task": "tagmill.tag_ticket", "id": "bad-1"})
         waits = 2 * int(PATIENCE_S) + 1
         wait_until(

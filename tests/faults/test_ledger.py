@@ -45,6 +45,19 @@ def test_without_its_ledger_a_worker_stops_fetching_and_goes_on_where_it_stopped
     assert recovery_s <= 15
 
 
+def test_a_ledger_that_is_silent_while_a_message_is_to_be_parked_holds_up_no_heartbeat(
+    pg_site: Site, postgres_server: PostgresServer
+) -> None:
+    with Trial(pg_site, name="ledger_silent").worker().running() as worker:
+        postgres_server.pause()
+        pg_site.send_raw(b"{", headers={"task": TAG_TICKET, "id": "bad-1"})
+        wait_until("it is fetched", lambda: not pg_site.queued(), timeout_s=20)
+        assert pg_site.client.control.ping(destination=[worker.name], timeout=5, limit=1), "the loop waits for nobody"
+        postgres_server.resume()
+        wait_until("it is parked", lambda: bool(worker.events("message.parked")), timeout_s=60)
+        assert pg_site.dead("bad-1")
+
+
 def test_a_slow_ledger_makes_a_worker_slow_and_nothing_else(pg_site: Site, postgres_server: PostgresServer) -> None:
     trial = Trial(pg_site, name="ledger_slow")
     with Proxy(postgres_server.port) as network:

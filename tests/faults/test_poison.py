@@ -43,6 +43,7 @@ def test_a_text_that_ends_the_whole_worker_is_parked_alone(request: pytest.Fixtu
 
 def _ends_a_worker(trial: Trial) -> bool:
     """Whether a worker that is started now dies before all is done."""
+    trial.let_time_run_out()
     worker = trial.worker(**QUICK_RETRIES)
     worker.launch()
     try:

@@ -3,12 +3,16 @@
 import random
 import signal
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import redis
 
+from tagging.settings import LOOP_WAITS_S
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy
 from tests.faults.trial import SEED, Trial, times
+from tests.processes import ROOT, Worker
 from tests.servers import RedisServer, wait_until
 
 
@@ -58,6 +62,26 @@ def test_a_half_open_connection_is_noticed_and_replaced(site: Site, proxy: Proxy
         trial.settle()
     fault = trial.report(recovery_s=recovery_s)
     assert (fault.lost, fault.dup_effects) == (0, 0)
+    assert recovery_s <= 25
+
+
+def test_a_broker_that_is_silent_for_long_holds_up_no_worker_beyond_its_silence(
+    site: Site, queues: RedisServer
+) -> None:
+    trial = Trial(site, name="silent")
+    with trial.worker(worker__loop_timeout_s=LOOP_WAITS_S).running() as worker:
+        trial.accept(20)
+        trial.settle()
+        queues.pause()
+        # Timers that ask the broker, each as long as is waited for an answer, and then the fetch: half a minute.
+        wait_until("it has seen that", lambda: "Connection to broker lost" in worker.text, timeout_s=60)
+        queues.resume()
+        recovery_s = trial.answers_a_new_one()
+        trial.settle()
+        assert not worker.events("worker.stuck")
+        assert worker.stop() == 0, "the same process went on"
+    fault = trial.report(recovery_s=recovery_s)
+    assert (fault.lost, fault.dup_effects) == (0, 0)
 
 
 def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: RedisServer) -> None:
@@ -71,12 +95,14 @@ def test_junk_in_a_queue_is_quarantined_and_kills_nobody(site: Site, queues: Red
     assert trial.report().lost == 0
 
 
-def test_a_buffer_longer_than_the_visibility_timeout_runs_nothing_twice(site: Site) -> None:
+def test_a_buffer_longer_than_the_visibility_timeout_and_clocks_apart_run_nothing_twice(site: Site) -> None:
     trial = Trial(site, name="buffer_outlives_timeout")
     slow = {"model__name": "fake:pass_s=0.8", "batching__max_messages": 2, "broker__prefetch": 40}
-    with trial.worker(**slow).running(), trial.worker(name="w2@tests", **slow).running():
+    early, late = trial.worker(**slow), trial.worker(name="w2@tests", **slow)
+    with apart(early, -120).running(), apart(late, 120).running():
         trial.accept(80)
         trial.settle()
+        assert clock_of(late) - clock_of(early) > 200, "or the test shows nothing about clocks"
     fault = trial.report()
     assert (fault.lost, fault.dup_runs, fault.dup_effects) == (0, 0, 0)
 
@@ -89,8 +115,7 @@ def test_the_lock_of_a_worker_that_died_while_restoring_holds_nobody_up(site: Si
         worker.signal(signal.SIGKILL)
         worker.wait()
     with trial.worker().running(), redis.Redis.from_url(queues.url) as client:
-        for tag in client.hkeys("unacked"):
-            client.zadd("unacked_index", {tag: 1.0})  # its time has been up for long
+        trial.let_time_run_out()
         client.set("unacked_mutex", "of a dead worker", ex=4)  # as kombu leaves it with our options
         recovery_s = trial.wait_for_more()
         trial.settle()
@@ -124,3 +149,16 @@ def test_a_worker_that_is_asked_to_end_under_load_loses_and_repeats_nothing(site
     fault = trial.report(recovery_s=ended_s)
     assert (fault.lost, fault.dead, fault.dup_runs, fault.dup_effects) == (0, 0, 0, 0)
     assert ended_s <= 30
+
+
+def apart(worker: Worker, seconds: float) -> Worker:
+    """The worker, its clock so far from ours."""
+    folder = Path(__file__).parent / "skewed_clock"
+    worker.command = ["env", f"SKEW_S={seconds}", f"PYTHONPATH={folder}:{ROOT}", *worker.command]
+    return worker
+
+
+def clock_of(worker: Worker) -> float:
+    """When the worker began to log, by its own clock."""
+    lines = (line for line in worker.text.splitlines() if line.startswith("[20"))
+    return datetime.strptime(next(lines)[1:20], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()

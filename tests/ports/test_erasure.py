@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from ledger.crashes import CrashLedger
 from ledger.database import Database
 from ledger.dead import DeadLedger, DeadRow
 from ledger.erasure import Erased, Eraser
@@ -143,6 +144,14 @@ def test_a_late_letter_is_parked_without_its_text(held):
     held.dead.park([letter(ticket("1")), letter(bulk("6", REF, "T-1"), queue=QUEUE_BULK)])
     assert held.dead.get("1") is None
     assert held.traces() == []
+
+
+def test_the_count_of_its_crashes_goes_too(held):
+    crashes = CrashLedger(held.database)
+    held.intake.accept([ticket("1")])
+    crashes.begin("1")
+    held.erase()
+    assert crashes.begin("1") == 1, "counted anew"
 
 
 def test_erasing_it_again_finds_nothing(held):

@@ -64,7 +64,7 @@ class Bench:
         )
 
     def forget(self, _now: datetime) -> Forgotten:
-        return self.forgotten.pop() if self.forgotten else Forgotten(texts=0, rows=0, dead_letters=0)
+        return self.forgotten.pop() if self.forgotten else Forgotten(texts=0, rows=0, dead_letters=0, crashes=0)
 
     def accept(self, *ids: str) -> None:
         self.intake.accept(
@@ -224,7 +224,7 @@ def test_a_ledger_that_is_away_is_waited_for(bench, monkeypatch):
 
 
 def test_forgets_old_things_a_batch_a_step_until_there_are_none(bench):
-    bench.forgotten = [Forgotten(texts=1, rows=0, dead_letters=0)] * 3
+    bench.forgotten = [Forgotten(texts=1, rows=0, dead_letters=0, crashes=0)] * 3
     assert [bench.relay.step() for _ in range(5)] == [0.0, 0.0, 0.0, 0.2, 0.2]
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ledger.crashes import CrashLedger
 from ledger.database import Database
 from ledger.dead import DeadLedger, DeadRow
 from ledger.intake import Intake, Submission
@@ -58,7 +59,7 @@ def test_before_its_time_nothing_goes(aged):
 
 
 def test_first_the_text_of_what_is_done(aged):
-    assert aged.forget_after(7.1) == Forgotten(texts=1, rows=0, dead_letters=0)
+    assert aged.forget_after(7.1) == Forgotten(texts=1, rows=0, dead_letters=0, crashes=0)
     assert aged.texts() == {"waits", "dead"}
     assert aged.rows() == {"waits", "done", "dead"}
 
@@ -69,8 +70,14 @@ def test_then_its_row(aged):
 
 
 def test_dead_letters_go_with_the_rows_of_their_messages(aged):
-    assert aged.forget_after(90.1) == Forgotten(texts=1, rows=2, dead_letters=2)
+    assert aged.forget_after(90.1) == Forgotten(texts=1, rows=2, dead_letters=2, crashes=0)
     assert (aged.rows(), aged.dead.count()) == ({"waits"}, 0)
+
+
+def test_the_count_of_a_crash_whose_message_never_came_back_goes_with_them(aged):
+    CrashLedger(aged.database).begin("never-seen-again")
+    assert aged.forget_after(89.9).crashes == 0
+    assert aged.forget_after(90.1).crashes == 1
 
 
 def test_what_is_not_finished_never_goes(aged):

@@ -43,7 +43,7 @@ def test_a_pause_of_the_process_costs_one_look_however_long_it_was():
 
 
 def test_a_limit_below_what_the_loop_may_wait_is_refused():
-    with pytest.raises(SettingsError, match=r"worker\.loop_timeout_s is 5, .*\n.* Set 60 or more, or 0"):
+    with pytest.raises(SettingsError, match=r"worker\.loop_timeout_s is 5, .*\n.* Set 40 or more, or 0"):
         load(environ={"TAGMILL_WORKER__LOOP_TIMEOUT_S": "5"}, config_dir=ROOT / "config")
 
 
