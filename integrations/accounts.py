@@ -63,6 +63,9 @@ class WriteBackPolicy(_Table):
     top_k: int = Field(3, ge=1, le=100, description="At most so many tags of one answer.")
     thresholds: dict[str, Share] = {}
     """Label to the score from which it is applied, where that differs from the label set's."""
+    replace_own: bool = Field(
+        False, description="A tag that we set for an older revision and that no longer holds is taken off again."
+    )
     only_existing: bool = Field(True, description="Tags that the system does not know are left out.")
 
 

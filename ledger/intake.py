@@ -1,6 +1,8 @@
 """The intake: one row for each message that was accepted, until somebody has finished it and its time is over.
 
     accepted ──▶ published ──▶ done | superseded | dead
+       ▲            │
+       └─ postponed ┘   a worker wants it back later
         any of them, once its document is erased ──▶ erased
 
 *Accepted* means committed here. A relay publishes what is accepted, and publishes again what was published and is not
@@ -17,17 +19,18 @@ from typing import Any, Final, Literal, Self
 
 import sqlalchemy as sa
 
-from ledger.database import Database
+from ledger.database import Database, Insert
 from ledger.fence import erased_among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
 from tagging.errors import InvalidMessage
 from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, TAG_MANY
 
-State = Literal["accepted", "published", "done", "superseded", "dead", "erased"]
+State = Literal["accepted", "published", "postponed", "done", "superseded", "dead", "erased"]
 Outcome = Literal["accepted", "known", "erased"]
 
-UNFINISHED: Final[tuple[State, ...]] = ("accepted", "published")
+UNFINISHED: Final[tuple[State, ...]] = ("accepted", "published", "postponed")
+_TO_PUBLISH: Final[tuple[State, ...]] = ("accepted", "postponed")
 FINISHED: Final[tuple[State, ...]] = ("done", "superseded", "dead", "erased")
 _ONCE: Final = uuid.UUID("5b0a4a6e-3c6f-4c3b-9d52-0f0f0f2a7a11")  # any of our own
 _QUEUES: Final = tuple(QUEUE_OF_TASK.values())  # live ones first
@@ -160,7 +163,7 @@ class Intake:
             StoreUnavailable: The database failed.
         """
         due = sa.select(intake.c.id).where(
-            intake.c.state == "accepted", intake.c.queue.in_(_QUEUES), intake.c.next_publish_at <= now
+            intake.c.state.in_(_TO_PUBLISH), intake.c.queue.in_(_QUEUES), intake.c.next_publish_at <= now
         )
         with self._database.transaction() as connection:
             return connection.execute(due.limit(1)).first() is not None
@@ -175,7 +178,7 @@ class Intake:
         with self._database.writing() as connection:
             for queue in _QUEUES:
                 if len(due) < limit:
-                    due += _claim(connection, "accepted", queue, now=now, until=until, limit=limit - len(due))
+                    due += _claim(connection, _TO_PUBLISH, queue, now=now, until=until, limit=limit - len(due))
         return due
 
     def claim_overdue(self, quotas: Mapping[str, int], *, now: datetime, until: datetime) -> list[Due]:
@@ -188,7 +191,7 @@ class Intake:
             return [
                 due
                 for queue, quota in quotas.items()
-                for due in _claim(connection, "published", queue, now=now, until=until, limit=quota)
+                for due in _claim(connection, ("published",), queue, now=now, until=until, limit=quota)
             ]
 
     def published(self, ids: Collection[str], *, now: datetime, again_at: datetime) -> None:
@@ -197,7 +200,9 @@ class Intake:
         Raises:
             StoreUnavailable: The database failed; they will be published again, which is harmless.
         """
-        unfinished = intake.c.state.in_(UNFINISHED)
+        # One that a worker has postponed before this was noted stays postponed.
+        unfinished = intake.c.state.in_(("accepted", "published"))
+        kept = sa.case((intake.c.state == "postponed", intake.c.next_publish_at), else_=None)
         with self._database.writing() as connection:
             for some in portions(sorted(map(as_key, ids))):
                 connection.execute(
@@ -205,7 +210,7 @@ class Intake:
                     .where(intake.c.id.in_(_in_order(some)))
                     .values(
                         state=sa.case((unfinished, "published"), else_=intake.c.state),
-                        next_publish_at=sa.case((unfinished, again_at), else_=None),
+                        next_publish_at=sa.case((unfinished, again_at), else_=kept),
                         published_at=now,
                         publishes=intake.c.publishes + 1,
                     )
@@ -307,7 +312,7 @@ class Intake:
             StoreUnavailable: The database failed.
         """
         query = sa.select(sa.func.min(intake.c.next_publish_at, type_=intake.c.next_publish_at.type))
-        query = query.where(intake.c.state == "accepted", intake.c.queue.in_(_QUEUES))
+        query = query.where(intake.c.state.in_(_TO_PUBLISH), intake.c.queue.in_(_QUEUES))
         with self._database.transaction() as connection:
             since: datetime | None = connection.execute(query).scalar_one()
         return since if since is not None and since <= now else None
@@ -352,6 +357,20 @@ def finish(connection: sa.Connection, ids: Mapping[str, str | None], state: Stat
                 .where(intake.c.id.in_(_in_order(some)), intake.c.state.in_(changeable))
                 .values(state=state, reason=reason, finished_at=now, next_publish_at=None)
             )
+
+
+def ask(connection: sa.Connection, insert: Insert, submissions: Sequence[Submission], now: datetime) -> None:
+    """Accept these in the caller's transaction, which has looked at the tombstones; what is known stays as it is."""
+    rows = [_row(s, s.message, now, now) for s in submissions]
+    if rows:
+        connection.execute(insert.on_conflict_do_nothing(), rows)
+
+
+def postpone(connection: sa.Connection, id_: str, *, message: Mapping[str, Any], until: datetime) -> bool:
+    """Have this published again at that time, with this body; False where it is not here or is finished."""
+    change = sa.update(intake).where(intake.c.id == id_, intake.c.state.in_(UNFINISHED))
+    values = {"state": "postponed", "body": body_of(message), "publishes": 0, "next_publish_at": until}
+    return connection.execute(change.values(**values)).rowcount > 0
 
 
 def reopen(connection: sa.Connection, ids: Iterable[str], *, until: datetime) -> None:
@@ -421,18 +440,19 @@ def _known_ids(connection: sa.Connection, submissions: Sequence[Submission]) -> 
 
 
 def _claim(
-    connection: sa.Connection, state: State, queue: str, *, now: datetime, until: datetime, limit: int
+    connection: sa.Connection, states: Sequence[State], queue: str, *, now: datetime, until: datetime, limit: int
 ) -> list[Due]:
     due = (
         sa.select(intake.c.id)
-        .where(intake.c.state == state, intake.c.queue == queue, intake.c.next_publish_at <= now)
+        .where(intake.c.state.in_(states), intake.c.queue == queue, intake.c.next_publish_at <= now)
         .order_by(intake.c.next_publish_at, intake.c.id)
         .limit(limit)
         # Other relays go on with what we leave. A CTE: PostgreSQL may run a plain subquery more than once.
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    claim = sa.update(intake).where(intake.c.id.in_(sa.select(due.c.id))).values(next_publish_at=until)
+    state = sa.case((intake.c.state == "postponed", "accepted"), else_=intake.c.state)
+    claim = sa.update(intake).where(intake.c.id.in_(sa.select(due.c.id))).values(state=state, next_publish_at=until)
     columns = (intake.c.id, intake.c.task, intake.c.queue, intake.c.body, intake.c.publishes, intake.c.accepted_at)
     rows = connection.execute(claim.returning(*columns)).all()
     return [

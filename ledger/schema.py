@@ -182,6 +182,42 @@ _has_text: Final = intake.c.body.is_not(None)
 # Retention looks for old texts again and again; a year of rows without one must not be in its way.
 sa.Index("ix_intake_texts", intake.c.finished_at, sqlite_where=_has_text, postgresql_where=_has_text)
 
+own_tags: Final = sa.Table(
+    "own_tags",
+    metadata,
+    # A digest of what it is unique by: the names together may be longer than an index takes.
+    sa.Column("id", PlainText, primary_key=True),
+    sa.Column("account", KeyText, nullable=False),
+    sa.Column("ticket", KeyText, nullable=False),
+    sa.Column("tag", KeyText, nullable=False),
+    # The document and the label set that want the tag on the ticket.
+    sa.Column("source", KeyText, nullable=False),
+    sa.Column("ref", KeyText, nullable=False),
+    sa.Column("kind", PlainText, nullable=False),
+    sa.Column("label_set", PlainText, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("task_id", KeyText, nullable=False),
+    sa.Column("intended_at", UtcDateTime, nullable=False),
+    # When the system had confirmed it; NULL: the call was made or about to be made.
+    sa.Column("set_at", UtcDateTime),
+    # When it was taken off by us, or first seen missing.
+    sa.Column("removed_at", UtcDateTime),
+)
+sa.Index("ix_own_tags_ticket", own_tags.c.account, own_tags.c.ticket)
+sa.Index("ix_own_tags_document", own_tags.c.ref, own_tags.c.source)
+sa.Index("ix_own_tags_set", own_tags.c.set_at)
+
+own_notes: Final = sa.Table(
+    "own_notes",
+    metadata,
+    sa.Column("id", PlainText, primary_key=True),
+    sa.Column("source", KeyText, nullable=False),
+    sa.Column("ref", KeyText, nullable=False),
+    sa.Column("kind", PlainText, nullable=False),
+    sa.Column("noted_at", UtcDateTime, nullable=False, index=True),
+)
+sa.Index("ix_own_notes_document", own_notes.c.ref, own_notes.c.source)
+
 crashes: Final = sa.Table(
     "crashes",
     metadata,

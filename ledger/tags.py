@@ -22,10 +22,12 @@ import sqlalchemy as sa
 
 from ledger.database import Database, Prepared
 from ledger.fence import erased_among, portions
-from ledger.intake import finish
-from ledger.schema import as_key, tags
+from ledger.intake import ask, finish
+from ledger.schema import as_key, intake, tags
+from ledger.writebacks import Order
 from tagging.answers import Answer
 from tagging.documents import Document
+from tagging.messages import WriteBack
 
 
 class TagKey(NamedTuple):
@@ -54,9 +56,11 @@ class TagRow:
     model: str
     fingerprint: str
     answer: Answer
+    write_back: WriteBack | None = None
+    """Where the tags go once they stand; not a column."""
 
     @classmethod
-    def of(cls, answer: Answer) -> Self:
+    def of(cls, answer: Answer, *, write_back: WriteBack | None = None) -> Self:
         """The row of this answer."""
         return cls(
             task_id=answer["id"],
@@ -71,6 +75,7 @@ class TagRow:
             model=answer["model"]["name"],
             fingerprint=answer["model"]["fingerprint"],
             answer=answer,
+            write_back=write_back,
         )
 
     @property
@@ -141,7 +146,8 @@ class TagLedger:
     def write(self, messages: Mapping[str, Sequence[TagRow]]) -> Written:
         """Store what was answered to each message, by its task id, and finish those that were accepted in the intake.
 
-        One transaction. A message may have no rows: it is finished all the same.
+        One transaction, in which each answer that stands and is to be written back is put into the intake as a
+        ``tagmill.write_back``. A message may have no rows: it is finished all the same.
 
         Raises:
             StoreUnavailable: The database failed; the same batch can be written again.
@@ -157,6 +163,7 @@ class TagLedger:
             changed = self._upsert.run(connection, [_values(row, now) for row in kept]) if kept else 0
             # Where every row was written none of them is older than what stands.
             stale = superseded(messages, _revisions(connection, kept)) if changed < len(rows) else set()
+            self._ask_for_write_backs(connection, kept, now)
             finish(connection, dict.fromkeys(messages.keys() - stale), "done", now)
             finish(connection, dict.fromkeys(stale, "a newer revision stands"), "superseded", now)
         return Written(changed=changed, erased=erased)
@@ -202,6 +209,20 @@ class TagLedger:
             tags,
         )
 
+    def _ask_for_write_backs(self, connection: sa.Connection, rows: Sequence[TagRow], now: datetime) -> None:
+        """Put one into the intake for each of these rows that wants it and stands; asked again, it is the same one."""
+        wanted = [row for row in rows if row.write_back is not None]
+        if not wanted:
+            return
+        standing = _answered_by(connection, wanted)
+        orders = [
+            Order.about(row, row.write_back)
+            for row in wanted
+            if row.write_back is not None
+            and standing.get(row.key) == (row.revision, as_key(row.task_id), row.fingerprint)
+        ]
+        ask(connection, self._database.insert(intake), [order.submission for order in orders], now)
+
     def _select(self, condition: sa.ColumnElement[bool]) -> list[StandingTags]:
         query = sa.select(tags).where(condition).order_by(tags.c.updated_at.desc(), *tags.primary_key.columns)
         with self._database.transaction() as connection:
@@ -214,6 +235,17 @@ def _revisions(connection: sa.Connection, rows: Collection[TagRow]) -> dict[TagK
     columns = (*tags.primary_key.columns, tags.c.revision)
     return {
         TagKey(*found[:-1]): found[-1]
+        for some in portions([row.key for row in rows])
+        for found in connection.execute(sa.select(*columns).where(key.in_(some)))
+    }
+
+
+def _answered_by(connection: sa.Connection, rows: Collection[TagRow]) -> dict[TagKey, tuple[int, str, str]]:
+    """Revision, task and model of what stands under the keys of these rows."""
+    key = sa.tuple_(*tags.primary_key.columns)
+    columns = (*tags.primary_key.columns, tags.c.revision, tags.c.task_id, tags.c.fingerprint)
+    return {
+        TagKey(*found[:-3]): (found[-3], found[-2], found[-1])
         for some in portions([row.key for row in rows])
         for found in connection.execute(sa.select(*columns).where(key.in_(some)))
     }

@@ -55,7 +55,7 @@ def _parts(task: str, body: object, task_id: str) -> list[tuple[Document, Mappin
 
 
 def _single(task: str, body: Mapping[str, Any], task_id: str) -> Document:
-    return _document(body, {}, task_id, KIND_OF_TASK.get(task, DEFAULT_KIND))
+    return _document(body, {}, task_id, KIND_OF_TASK.get(task) or str(body.get("kind") or DEFAULT_KIND))
 
 
 def _item(item: object, body: Mapping[str, Any], task_id: str, number: int) -> Document | None:

@@ -196,6 +196,17 @@ class HttpSettings(_Section):
     max_age_s: float = Field(300.0, gt=0, description="The same while the oldest of it is so old.")
 
 
+class WriteBackSettings(_Section):
+    """``tagmill writeback run``."""
+
+    threads: int = Field(4, ge=1, le=64, description="Write-backs that one worker carries out at a time.")
+    max_attempts: int = Field(20, ge=1, description="Calls in vain after which a write-back is parked.")
+    backoff_s: float = Field(5.0, gt=0, description="First pause after a call in vain; it doubles.")
+    backoff_max_s: float = Field(600.0, gt=0)
+    breaker_failures: int = Field(5, ge=1, description="So many calls in vain in a row, and an account is left alone.")
+    breaker_pause_s: float = Field(30.0, gt=0, description="For how long, until one call tries it again.")
+
+
 class FlowerSettings(_Section):
     """``tagmill flower``."""
 
@@ -236,6 +247,7 @@ class Settings(BaseSettings):
     retries: RetriesSettings = RetriesSettings()
     worker: WorkerSettings = WorkerSettings()
     http: HttpSettings = HttpSettings()
+    writeback: WriteBackSettings = WriteBackSettings()
     flower: FlowerSettings = FlowerSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -469,6 +481,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         )
     yield from _intake_disagreements(s)
     yield from _http_disagreements(s)
+    yield from _write_back_disagreements(s)
 
 
 def _http_disagreements(s: Settings) -> Iterator[str]:
@@ -476,6 +489,14 @@ def _http_disagreements(s: Settings) -> Iterator[str]:
         yield (
             f"http.access is none but http.address is {s.http.address}: anybody could send and read.\n"
             "    Set http.access to keys, and make one with `tagmill keys create`; or http.address to 127.0.0.1."
+        )
+
+
+def _write_back_disagreements(s: Settings) -> Iterator[str]:
+    if s.writeback.backoff_s > s.writeback.backoff_max_s:
+        yield (
+            f"writeback.backoff_s {s.writeback.backoff_s:g} is above writeback.backoff_max_s "
+            f"{s.writeback.backoff_max_s:g}; set it lower"
         )
 
 

@@ -174,6 +174,29 @@ DEAD_LETTERS: Final = Metric(
     use="Alert when it rises faster than somebody can read: `tagmill dead list` shows the reasons, the runbook what "
     "each means.",
 )
+WRITE_BACKS: Final = Metric(
+    name="tagmill_write_backs_total",
+    kind="counter",
+    unit="write_backs",
+    labels={
+        "outcome": (
+            "written",
+            "unchanged",
+            "no_policy",
+            "superseded",
+            "erased",
+            "known",
+            "postponed",
+            "retried",
+            "dead",
+        ),
+    },
+    about="Orders to write tags back, by what became of them; counted by `tagmill writeback run` alone. `unchanged`: "
+    "the ticket had all of it. `known`: it was delivered again. `postponed`: its account was busy or down, and was not "
+    "called. `retried`: it was called in vain.",
+    use="`postponed` rising: more answers than an account's `max_per_minute` lets through, or `writeback.account_lost` "
+    "in the log. `dead` rising: `tagmill dead list --task tagmill.write_back`; most often a token that has run out.",
+)
 
 CATALOGUE: Final = (
     MESSAGES,
@@ -191,6 +214,7 @@ CATALOGUE: Final = (
     CACHE_FAILURES,
     CACHE_SKIPS,
     DEAD_LETTERS,
+    WRITE_BACKS,
 )
 
 

@@ -31,7 +31,7 @@ from workers.ports import Entailment, Pair
 from workers.recall import Recall
 from workers.stores.memory import MemoryMeter, MemoryPairCache, MemoryTagStore
 
-UNITS = ("messages", "texts", "pairs", "tokens", "seconds", "failures", "passes", "calls", "letters")
+UNITS = ("messages", "texts", "pairs", "tokens", "seconds", "failures", "passes", "calls", "letters", "write_backs")
 by_name = pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
 
 

@@ -23,7 +23,8 @@ class LedgerTagStore:
         """
         messages: dict[str, list[TagRow]] = {id_: [] for id_ in done}
         for stored in rows:
-            messages.setdefault(stored.task_id, []).append(TagRow.of(stored.answer))
+            row = TagRow.of(stored.answer, write_back=stored.task.write_back)
+            messages.setdefault(stored.task_id, []).append(row)
         return self._ledger.write(messages).erased
 
     def close(self) -> None:

@@ -1,0 +1,216 @@
+"""The write-back worker's Celery app: ``celery -A workers.writeback.app worker``, or ``tagmill writeback run``."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final
+
+import structlog
+from celery import Celery, Task, signals
+from celery.exceptions import Reject
+from celery.platforms import EX_FAILURE
+from kombu import Exchange, Queue
+
+from integrations.accounts import ACCOUNTS_FILE, Account, Accounts
+from integrations.system import Outbound
+from ledger.database import Database, open_database
+from ledger.dead import DeadLedger
+from ledger.upgrade import upgrade
+from ledger.writebacks import WriteBackLedger
+from tagging import logs
+from tagging.errors import SettingsError, StoreUnavailable
+from tagging.messages import body_of
+from tagging.names import EXCHANGE, QUEUE_WRITEBACK, WRITE_BACK
+from tagging.settings import Loaded, Settings, load
+from tagging.wiring import WORKER_PATIENCE_S, celery_settings, exchange_type, queue_arguments
+from workers.exits import Exit
+from workers.lifecycle import end_outside_signal_handlers
+from workers.ports import DeadLetters, Meter
+from workers.stores.ledger_store import LedgerDeadLetters
+from workers.watchdog import Pulse
+from workers.writeback.pacing import Pace
+from workers.writeback.writer import Connection, Outcome, Writer
+
+log = structlog.get_logger()
+
+Connect = Callable[[Account], Outbound]
+
+_STORE_RETRY_S: Final = 1.0
+
+
+class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
+    """A Celery app with one task; the ledger is opened by the first who needs it."""
+
+    def __init__(self, loaded: Loaded, *, connect: Connect) -> None:
+        super().__init__("tagmill-writeback", set_as_current=False)
+        self.loaded = loaded
+        self.settings: Settings = loaded.settings
+        self.pulse = Pulse()
+        self.stopping = threading.Event()
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._writer: Writer | None = None
+        self._database: Database | None = None
+        self._meter: Meter | None = None
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Where what is no order waits."""
+        return LedgerDeadLetters(DeadLedger(self._opened), meter=self.meter)
+
+    @property
+    def meter(self) -> Meter:
+        """Where figures go.
+
+        Raises:
+            SettingsError: ``metrics.port`` cannot be opened.
+        """
+        if self._meter is None:
+            self._meter = _open_meter(self.settings)
+        return self._meter
+
+    @property
+    def writer(self) -> Writer:
+        """What carries orders out, with the accounts connected.
+
+        Raises:
+            SettingsError: The accounts are wrong.
+            StoreUnavailable: The ledger cannot be opened.
+        """
+        with self._lock:
+            if self._writer is None:
+                self._writer = Writer(
+                    ledger=WriteBackLedger(self._opened),
+                    dead=DeadLedger(self._opened),
+                    connections=self._connections(),
+                    settings=self.settings.writeback,
+                    meter=self.meter,
+                )
+            return self._writer
+
+    def serve(self, options: Sequence[str]) -> int:
+        """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``."""
+        from celery.bin.celery import celery
+
+        celery.params[0].default = self
+        code = celery.main(args=["worker", *options], standalone_mode=False)
+        return Exit.FAILED if code == EX_FAILURE else int(code or Exit.DONE)
+
+    @property
+    def _opened(self) -> Database:
+        if self._database is None:
+            upgrade(self.settings.ledger.url)
+            self._database = open_database(self.settings.ledger.url)
+        return self._database
+
+    def _connections(self) -> dict[str, Connection]:
+        accounts = Accounts.load(self.loaded.config_dir)
+        return {
+            name: Connection(account, self._connect(account), _pace(account, self.settings))
+            for name, account in accounts.items()
+            if account.write_back
+        }
+
+
+class WriteBackTask(Task):  # type: ignore[misc]  # celery ships no types
+    """Carries one order out; finished in the ledger before it is acknowledged."""
+
+    name = WRITE_BACK
+    Strategy = "workers.requests:strategy"
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+
+    def run(self, *args: Any, **kwargs: Any) -> Outcome:
+        """What became of it; waits for a ledger that is away.
+
+        Raises:
+            Reject: The worker stops before the ledger is back: the message goes back to the queue.
+        """
+        app: WriteBackApp = self.app
+        while True:
+            try:
+                return app.writer.write(self.request.id, body_of(args, kwargs))
+            except StoreUnavailable as e:
+                log.error("ledger.unavailable", cause=str(e), retry_s=_STORE_RETRY_S)
+                if app.stopping.wait(_STORE_RETRY_S):
+                    raise Reject(requeue=True) from e
+
+
+def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) -> WriteBackApp:
+    """The app of this process; settings are read from ``config/`` and the environment unless given."""
+    loaded = loaded or load()
+    logs.configure(loaded.settings.log.level)
+    app = WriteBackApp(loaded, connect=connect or connect_account)
+    app.conf.update(celery_config(loaded.settings))
+    app.register_task(WriteBackTask())
+    signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
+    signals.worker_shutting_down.connect(lambda **_: app.stopping.set(), weak=False)
+    return app
+
+
+def celery_config(settings: Settings) -> Mapping[str, Any]:
+    """Celery's configuration for a write-back worker."""
+    return {
+        **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
+        "broker_transport": "workers.transport:Transport" if settings.uses_redis_broker else None,
+        "result_backend": "disabled://",
+        "task_queues": [queue(settings)],
+        "task_default_queue": QUEUE_WRITEBACK,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_pool": "threads",
+        "worker_consumer": "workers.lifecycle:Consumer",
+        "worker_concurrency": settings.writeback.threads,
+        "worker_prefetch_multiplier": 2,
+        "worker_send_task_events": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "control_queue_exclusive": False,
+        "control_queue_durable": True,
+    }
+
+
+def queue(settings: Settings) -> Queue:
+    """The only queue that a write-back worker consumes, declared as the relay declares it."""
+    exchange = Exchange(EXCHANGE, type=exchange_type(settings))
+    return Queue(QUEUE_WRITEBACK, exchange, routing_key=QUEUE_WRITEBACK, queue_arguments=queue_arguments(settings))
+
+
+def connect_account(account: Account) -> Outbound:
+    """The way to the account's system.
+
+    Raises:
+        SettingsError: There is no such system, or no way to write to it.
+    """
+    try:
+        module = import_module(f"integrations.{account.system}")
+        connect: Connect = module.outbound
+    except (ImportError, AttributeError):
+        raise SettingsError(
+            [f"{ACCOUNTS_FILE}: {account.name}.system: no tags can be written to {account.system!r}"]
+        ) from None
+    return connect(account)
+
+
+def _pace(account: Account, settings: Settings) -> Pace:
+    return Pace(
+        max_per_minute=account.max_per_minute,
+        breaker_failures=settings.writeback.breaker_failures,
+        breaker_pause_s=settings.writeback.breaker_pause_s,
+    )
+
+
+def _open_meter(settings: Settings) -> Meter:
+    if not settings.metrics.port:
+        from workers.stores.memory import MemoryMeter
+
+        return MemoryMeter()
+    from workers.exposition import PrometheusMeter
+
+    meter = PrometheusMeter()
+    meter.serve(address=settings.metrics.address, port=settings.metrics.port)
+    log.info("metrics.served", address=settings.metrics.address, port=settings.metrics.port)
+    return meter
+
+
+app = make_app()
