@@ -11,7 +11,7 @@ from ledger.database import Database
 from ledger.dead import ParkedLetter
 from ledger.fence import document_digest, keep_writers_out, portions
 from ledger.intake import body_of, message_in
-from ledger.schema import crashes, dead_letters, intake, tags, tombstones
+from ledger.schema import crashes, dead_letters, intake, own_notes, own_tags, tags, tombstones
 from tagging.documents import Document, documents_of, texts_of, without
 from tagging.names import TAG_MANY
 
@@ -34,6 +34,8 @@ class Erased:
     """What was removed, and what else has to be where the ledger does not reach."""
 
     tags: int = 0
+    own_tags: int = 0
+    """Records of tags that we have set; on their tickets these stay."""
     intake: int = 0
     """Rows that were emptied, or lost one of their texts."""
     dead_letters: int = 0
@@ -64,6 +66,7 @@ class Eraser:
             tombstone = {"document": document_digest(document), "erased_at": now}
             connection.execute(self._database.insert(tombstones).on_conflict_do_nothing(), tombstone)
             _erase_tags(connection, document, erased)
+            _erase_own(connection, document, erased)
             _erase_messages(connection, document, erased, now)
         # From here on nothing new of it can appear: the rest may take as long as it takes.
         for rows in self._pages(intake, sa.and_(intake.c.task == TAG_MANY, intake.c.body.is_not(None))):
@@ -97,6 +100,13 @@ def _erase_tags(connection: sa.Connection, document: Document, erased: Erased) -
     ids = connection.execute(sa.delete(tags).where(about).returning(tags.c.task_id)).scalars().all()
     erased.tags += len(ids)
     erased.task_ids.update(ids)
+
+
+def _erase_own(connection: sa.Connection, document: Document, erased: Erased) -> None:
+    for table in (own_tags, own_notes):
+        about = sa.and_(table.c.ref == document.ref, table.c.source == document.source, table.c.kind == document.kind)
+        gone = connection.execute(sa.delete(table).where(about).returning(table.c.id)).scalars().all()
+        erased.own_tags += len(gone) if table is own_tags else 0
 
 
 def _erase_messages(connection: sa.Connection, document: Document, erased: Erased, now: datetime) -> None:

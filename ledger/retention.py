@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from ledger.database import Database
-from ledger.schema import crashes, dead_letters, intake
+from ledger.schema import crashes, dead_letters, intake, own_notes, own_tags
 
 _AT_ONCE: Final = 500
 
@@ -19,9 +19,10 @@ class Keep:
     text_days: float
     """Bodies of messages that are done or superseded."""
     done_days: float
-    """Rows of messages that are done, superseded or erased."""
+    """Rows of messages that are done, superseded or erased; records of own tags that were taken off, and of notes."""
     dead_days: float
-    """Dead letters, the rows of their messages, and counts of crashes whose messages never came back."""
+    """Dead letters, the rows of their messages, counts of crashes whose messages never came back, and own tags that were
+    intended and never confirmed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +33,12 @@ class Forgotten:
     rows: int
     dead_letters: int
     crashes: int
+    own: int = 0
+    """Records of tags and notes on tickets that no longer matter."""
 
     def __bool__(self) -> bool:
         """Whether anything went: there may be more."""
-        return bool(self.texts or self.rows or self.dead_letters or self.crashes)
+        return bool(self.texts or self.rows or self.dead_letters or self.crashes or self.own)
 
 
 def forget(database: Database, keep: Keep, *, now: datetime) -> Forgotten:
@@ -63,6 +66,14 @@ def forget(database: Database, keep: Keep, *, now: datetime) -> Forgotten:
                 connection, dead_letters, dead_letters.c.parked_at < now - timedelta(days=keep.dead_days)
             ),
             crashes=_delete(connection, crashes, crashes.c.began_at < now - timedelta(days=keep.dead_days)),
+            own=_delete(connection, own_tags, own_tags.c.removed_at < now - timedelta(days=keep.done_days))
+            + _delete(
+                connection,
+                own_tags,
+                own_tags.c.set_at.is_(None),
+                own_tags.c.intended_at < now - timedelta(days=keep.dead_days),
+            )
+            + _delete(connection, own_notes, own_notes.c.noted_at < now - timedelta(days=keep.done_days)),
         )
 
 

@@ -151,7 +151,9 @@ class Relay:
         forgot = self._forget(self._clock())
         if forgot:
             self._retention.hurry()
-            log.info("relay.forgot", texts=forgot.texts, rows=forgot.rows, dead_letters=forgot.dead_letters)
+            log.info(
+                "relay.forgot", texts=forgot.texts, rows=forgot.rows, dead_letters=forgot.dead_letters, own=forgot.own
+            )
         return bool(forgot)
 
     def _deliver(self, due: Sequence[Due]) -> None:

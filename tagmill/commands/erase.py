@@ -39,6 +39,7 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
     failures: list[str] = []
     counts = {
         "tags": sum(one.tags for one in erased),
+        "own_tags": sum(one.own_tags for one in erased),
         "intake": sum(one.intake for one in erased),
         "dead_letters": sum(one.dead_letters for one in erased),
         "results": _forget_results(settings, {id_ for one in erased for id_ in one.task_ids}, failures),

@@ -13,6 +13,7 @@ from ledger.tags import TagLedger, TagRow
 from tagging.documents import Document
 from tagging.names import QUEUE_BULK, QUEUE_TICKETS, TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.answers import stored
+from tests.writebacks import Desk, answered
 
 CANARY = "canary-4711"
 """Is part of the erased document's texts and of its reference; must be found in no table afterwards."""
@@ -164,4 +165,27 @@ def test_erasing_it_again_finds_nothing(held):
 def test_many_pages_of_bulk_messages_are_looked_through(held):
     held.intake.accept([bulk(f"{i:04}", "T-1", REF if i % 100 == 0 else "T-2") for i in range(450)])
     assert held.erase().intake == 5
+    assert held.traces() == []
+
+
+def test_what_we_set_on_its_ticket_is_no_longer_recorded_and_an_order_under_way_ends(held):
+    desk = Desk(held.database)
+    desk.tagged(answered(REF))
+    desk.deliver()
+    desk.tagged(answered(REF, revision=2))
+    assert {"own_tags", "own_notes", "intake"} <= set(held.traces())
+    [under_way] = desk.published()
+    assert held.erase().own_tags == 1
+    assert held.traces() == []
+    assert desk.writer.write(under_way.id, dict(under_way.message)) == "known"
+    assert held.traces() == []
+
+
+def test_an_order_whose_document_is_erased_while_the_system_is_asked_sets_nothing(held):
+    desk = Desk(held.database)
+    desk.tagged(answered(REF))
+    look = desk.system.tags_of
+    desk.system.tags_of = lambda ticket: (held.erase(), look(ticket))[1]
+    assert desk.deliver() == ["erased"]
+    assert "add" not in desk.system.calls
     assert held.traces() == []

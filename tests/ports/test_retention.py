@@ -11,6 +11,7 @@ from ledger.intake import Intake, Submission
 from ledger.retention import Forgotten, Keep, forget
 from ledger.tags import TagLedger
 from tagging.names import TAG_TICKET
+from tests.writebacks import ACCOUNT, Desk, answered
 
 KEEP = Keep(text_days=7, done_days=30, dead_days=90)
 
@@ -89,3 +90,15 @@ def test_a_batch_is_bounded_and_the_next_goes_on(aged):
     aged.intake.accept([_submission(f"{i}") for i in range(700)])
     TagLedger(aged.database).write({f"{i}": [] for i in range(700)})
     assert [aged.forget_after(8).texts for _ in range(3)] == [500, 201, 0]
+
+
+def test_own_tags_stay_while_they_are_on_their_tickets_and_notes_go(database):
+    desk = Desk(database)
+    desk.tagged(answered())
+    desk.deliver()
+    later = desk.now + timedelta(days=31)
+    assert forget(database, KEEP, now=later).own == 1, "the note's"
+    [kept] = desk.ledger.on_ticket(ACCOUNT, "T-1")
+    desk.ledger.removed([kept], now=desk.now)
+    assert forget(database, KEEP, now=later).own == 1
+    assert desk.ledger.on_ticket(ACCOUNT, "T-1") == []

@@ -78,7 +78,7 @@ def listener() -> Iterator[Listener]:
 def test_no_spelling_of_an_inner_address_is_connected(listener: Listener) -> None:
     assert len(HOSTS) == 25
     for host in HOSTS:
-        # A spelling that is refused as no URL, or that no resolver knows, is as good: what counts is that nobody connects.
+        # A spelling that is refused as no URL, or that no resolver knows, is as good: nobody connects.
         with (
             pytest.raises((AddressRefused, SettingsError, httpx.ConnectError)) as refusal,
             open_client(f"https://{host}:{listener.port}", resolve=resolve) as client,
