@@ -103,10 +103,11 @@ class Desk:
             breaker_failures=self._settings.breaker_failures,
             breaker_pause_s=self._settings.breaker_pause_s,
         )
+        self.connection = Connection(self._account, system or self.system, pace)
         return Writer(
             ledger=self.ledger,
             dead=self.dead,
-            connections={ACCOUNT: Connection(self._account, system or self.system, pace)},
+            connections={ACCOUNT: self.connection},
             settings=self._settings,
             meter=self.meter,
             clock=lambda: self.now,
