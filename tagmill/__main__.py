@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "serve": "Accept texts over HTTP, and answer with their tags.",
     "keys": "Make, list and revoke keys of the HTTP API.",
     "relay": "Publish what was accepted; run one beside the workers.",
+    "writeback": "Put tags where agents look, list those that are ours, take them back.",
     "status": "Say what became of an id or a reference, or how full the intake is.",
     "classify": "Score texts without a broker.",
     "check": "Look at settings, broker, stores, device and model.",

@@ -16,8 +16,9 @@ from tagging.messages import WriteBack
 from tagging.settings import WriteBackSettings
 from tests.answers import stored
 from workers.stores.memory import MemoryMeter
+from workers.writeback.connections import Connection
 from workers.writeback.pacing import Pace
-from workers.writeback.writer import Connection, Outcome, Writer
+from workers.writeback.writer import Outcome, Writer
 
 APPLY = WriteBackPolicy(mode="apply", only_existing=False)
 ACCOUNT = "zendesk"

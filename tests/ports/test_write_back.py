@@ -166,6 +166,33 @@ def test_a_system_that_is_away_is_tried_so_often_and_then_the_order_is_parked_an
     assert desk.deliver() == ["written"]
 
 
+def test_while_a_system_is_down_others_wait_without_calling_it_and_without_an_attempt(desk):
+    for i in range(5):
+        desk.tagged(answered(f"T-{i}"))
+    desk.system.failures = [Unavailable("503")] * 3
+    assert desk.deliver() == ["retried"] * 3 + ["postponed"] * 2
+    assert len(desk.system.calls) == 3
+    for _ in range(3):
+        desk.pass_time(100)
+        desk.deliver()
+    assert desk.states() == {"done": 5}
+
+
+def test_more_than_an_account_allows_wait_for_their_turn_and_none_is_lost(database):
+    desk = Desk(database, max_per_minute=60)
+    for i in range(20):
+        desk.tagged(answered(f"T-{i}", scores={"billing": 0.9}))
+    outcomes = desk.deliver()
+    assert set(outcomes) == {"written", "postponed"}
+    minutes = 0
+    while desk.states() != {"done": 20}:
+        desk.pass_time(60)
+        minutes += 1
+        assert minutes < 4, "they wait too long"
+        desk.deliver()
+    assert desk.dead.count() == 0
+
+
 def test_what_the_system_refuses_for_good_is_parked_at_once(desk):
     desk.tagged(answered())
     desk.system.failures = [Declined("the token is not accepted (401)")]

@@ -1,8 +1,7 @@
 """The write-back worker's Celery app: ``celery -A workers.writeback.app worker``, or ``tagmill writeback run``."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -11,14 +10,12 @@ from celery.exceptions import Reject
 from celery.platforms import EX_FAILURE
 from kombu import Exchange, Queue
 
-from integrations.accounts import ACCOUNTS_FILE, Account, Accounts
-from integrations.system import Outbound
 from ledger.database import Database, open_database
 from ledger.dead import DeadLedger
 from ledger.upgrade import upgrade
 from ledger.writebacks import WriteBackLedger
 from tagging import logs
-from tagging.errors import SettingsError, StoreUnavailable
+from tagging.errors import StoreUnavailable
 from tagging.messages import body_of
 from tagging.names import EXCHANGE, QUEUE_WRITEBACK, WRITE_BACK
 from tagging.settings import Loaded, Settings, load
@@ -28,12 +25,10 @@ from workers.lifecycle import end_outside_signal_handlers
 from workers.ports import DeadLetters, Meter
 from workers.stores.ledger_store import LedgerDeadLetters
 from workers.watchdog import Pulse
-from workers.writeback.pacing import Pace
-from workers.writeback.writer import Connection, Outcome, Writer
+from workers.writeback.connections import Connect, connect_accounts
+from workers.writeback.writer import Outcome, Writer
 
 log = structlog.get_logger()
-
-Connect = Callable[[Account], Outbound]
 
 _STORE_RETRY_S: Final = 1.0
 
@@ -41,7 +36,7 @@ _STORE_RETRY_S: Final = 1.0
 class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
     """A Celery app with one task; the ledger is opened by the first who needs it."""
 
-    def __init__(self, loaded: Loaded, *, connect: Connect) -> None:
+    def __init__(self, loaded: Loaded, *, connect: Connect | None) -> None:
         super().__init__("tagmill-writeback", set_as_current=False)
         self.loaded = loaded
         self.settings: Settings = loaded.settings
@@ -82,7 +77,7 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
                 self._writer = Writer(
                     ledger=WriteBackLedger(self._opened),
                     dead=DeadLedger(self._opened),
-                    connections=self._connections(),
+                    connections=connect_accounts(self.loaded, connect=self._connect),
                     settings=self.settings.writeback,
                     meter=self.meter,
                 )
@@ -102,14 +97,6 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
             upgrade(self.settings.ledger.url)
             self._database = open_database(self.settings.ledger.url)
         return self._database
-
-    def _connections(self) -> dict[str, Connection]:
-        accounts = Accounts.load(self.loaded.config_dir)
-        return {
-            name: Connection(account, self._connect(account), _pace(account, self.settings))
-            for name, account in accounts.items()
-            if account.write_back
-        }
 
 
 class WriteBackTask(Task):  # type: ignore[misc]  # celery ships no types
@@ -141,7 +128,7 @@ def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) ->
     """The app of this process; settings are read from ``config/`` and the environment unless given."""
     loaded = loaded or load()
     logs.configure(loaded.settings.log.level)
-    app = WriteBackApp(loaded, connect=connect or connect_account)
+    app = WriteBackApp(loaded, connect=connect)
     app.conf.update(celery_config(loaded.settings))
     app.register_task(WriteBackTask())
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
@@ -174,30 +161,6 @@ def queue(settings: Settings) -> Queue:
     """The only queue that a write-back worker consumes, declared as the relay declares it."""
     exchange = Exchange(EXCHANGE, type=exchange_type(settings))
     return Queue(QUEUE_WRITEBACK, exchange, routing_key=QUEUE_WRITEBACK, queue_arguments=queue_arguments(settings))
-
-
-def connect_account(account: Account) -> Outbound:
-    """The way to the account's system.
-
-    Raises:
-        SettingsError: There is no such system, or no way to write to it.
-    """
-    try:
-        module = import_module(f"integrations.{account.system}")
-        connect: Connect = module.outbound
-    except (ImportError, AttributeError):
-        raise SettingsError(
-            [f"{ACCOUNTS_FILE}: {account.name}.system: no tags can be written to {account.system!r}"]
-        ) from None
-    return connect(account)
-
-
-def _pace(account: Account, settings: Settings) -> Pace:
-    return Pace(
-        max_per_minute=account.max_per_minute,
-        breaker_failures=settings.writeback.breaker_failures,
-        breaker_pause_s=settings.writeback.breaker_pause_s,
-    )
 
 
 def _open_meter(settings: Settings) -> Meter:

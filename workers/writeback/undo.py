@@ -8,7 +8,7 @@ from itertools import groupby
 
 from integrations.system import Busy, Declined, IntegrationError
 from ledger.writebacks import OwnTag, WriteBackLedger
-from workers.writeback.writer import Connection
+from workers.writeback.connections import Connection
 
 _BUSY_S = 30.0
 

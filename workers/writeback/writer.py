@@ -8,15 +8,13 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final, Literal
 
 import structlog
 
-from integrations.accounts import Account
-from integrations.system import Busy, Declined, IntegrationError, Outbound
+from integrations.system import Busy, Declined, IntegrationError
 from ledger.dead import DeadLedger, DeadRow
 from ledger.writebacks import Fate, Order, WriteBackLedger
 from tagging.answers import Answer
@@ -25,7 +23,7 @@ from tagging.names import QUEUE_WRITEBACK, WRITE_BACK
 from tagging.settings import WriteBackSettings
 from workers.metrics import WRITE_BACKS
 from workers.ports import Meter
-from workers.writeback.pacing import Pace
+from workers.writeback.connections import Connection
 from workers.writeback.plan import Plan, Ticket, choose, plan
 
 log = structlog.get_logger()
@@ -35,17 +33,6 @@ Outcome = Literal["written", "unchanged", "superseded", "erased", "known", "no_p
 _KNOWN_TAGS_S: Final = 300.0
 """How long the list of an account's tags is believed."""
 _TURNS: Final = 64
-
-
-@dataclass(slots=True)
-class Connection:
-    """An account with the way to it."""
-
-    account: Account
-    system: Outbound
-    pace: Pace
-    known_tags: frozenset[str] | None = None
-    known_until: float = 0.0
 
 
 class Writer:
