@@ -24,7 +24,7 @@ from ledger.fence import erased_among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
 from tagging.errors import InvalidMessage
-from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, TAG_MANY
+from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, QUEUE_WRITEBACK, TAG_MANY
 
 State = Literal["accepted", "published", "postponed", "done", "superseded", "dead", "erased"]
 Outcome = Literal["accepted", "known", "erased"]
@@ -294,13 +294,14 @@ class Intake:
             }
 
     def load(self) -> Load:
-        """How much is accepted and not finished.
+        """How much is accepted and not finished, orders to write back apart: those wait for other people's servers.
 
         Raises:
             StoreUnavailable: The database failed.
         """
         oldest = sa.func.min(intake.c.accepted_at, type_=intake.c.accepted_at.type)
-        query = sa.select(sa.func.count(), oldest).where(intake.c.state.in_(UNFINISHED))
+        query = sa.select(sa.func.count(), oldest)
+        query = query.where(intake.c.state.in_(UNFINISHED), intake.c.queue != QUEUE_WRITEBACK)
         with self._database.transaction() as connection:
             unfinished, since = connection.execute(query).one()
         return Load(unfinished=unfinished, since=since)

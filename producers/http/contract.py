@@ -58,7 +58,7 @@ def _schemas() -> dict[str, Any]:
         schemas[name] = schema
     task = {
         "id": {"type": "string"},
-        "state": {"enum": ["accepted", "published", "done", "superseded", "dead", "erased"]},
+        "state": {"enum": ["accepted", "published", "postponed", "done", "superseded", "dead", "erased"]},
         "source": {"type": "string"},
         "ref": {"type": ["string", "null"]},
         "revision": {"type": ["integer", "null"]},

@@ -178,6 +178,13 @@ def test_while_a_system_is_down_others_wait_without_calling_it_and_without_an_at
     assert desk.states() == {"done": 5}
 
 
+def test_orders_that_wait_for_a_system_do_not_close_the_intake(desk):
+    desk.tagged(answered())
+    desk.system.failures = [Unavailable("503")]
+    assert desk.deliver() == ["retried"]
+    assert desk.intake.load().unfinished == 0
+
+
 def test_more_than_an_account_allows_wait_for_their_turn_and_none_is_lost(database):
     desk = Desk(database, max_per_minute=60)
     for i in range(20):
