@@ -35,7 +35,7 @@ class WriteBack(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    system: Name = Field(description="Name of a configured ticketing system.")
+    system: Name = Field(description="Name of an account in `config/accounts.toml`.")
     mode: Annotated[str, Field(pattern="^(apply|suggest)$")] = "apply"
 
 
