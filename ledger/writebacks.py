@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
 
 from ledger.database import Database
 from ledger.fence import erased_among, portions
@@ -80,13 +81,11 @@ class Order:
             InvalidMessage: It is none.
         """
         try:
-            order = cls(**body)  # type: ignore[arg-type]  # whatever it is, the next lines look
-        except TypeError:
-            raise InvalidMessage("message: not an order to write back; only workers send these") from None
-        texts = (order.account, order.mode, order.source, order.ref, order.kind, order.label_set_digest, order.task_id)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(order.revision, int):
-            raise InvalidMessage("message: an order to write back with fields of the wrong type")
-        return order
+            return TypeAdapter(cls).validate_python(body)  # what a newer version has added is ignored
+        except ValidationError as e:
+            fields = sorted({str(problem["loc"][0]) for problem in e.errors() if problem["loc"]})
+            wrong = f"with a wrong or missing {', '.join(fields)}" if fields else "that is no JSON object"
+            raise InvalidMessage(f"message: an order to write back {wrong}; only workers send these") from None
 
     @property
     def document(self) -> Document:
@@ -192,17 +191,6 @@ class WriteBackLedger:
         """
         return self._select(sa.and_(own_tags.c.account == account, own_tags.c.ticket == ticket))
 
-    def is_noted(self, order: Order) -> bool:
-        """Whether agents were told of this document's revision and label set.
-
-        Raises:
-            StoreUnavailable: The database failed.
-        """
-        with self._database.transaction() as connection:
-            return (
-                connection.execute(sa.select(own_notes.c.id).where(own_notes.c.id == _note(order))).first() is not None
-            )
-
     def intend(self, order: Order, wanted: Collection[OwnTag], *, now: datetime) -> bool:
         """Keep that we are about to set these tags; False where the document was erased: then nothing may be set.
 
@@ -217,7 +205,7 @@ class WriteBackLedger:
             if erased_among(connection, [order.document]):
                 return False
             if wanted:
-                connection.execute(upsert, [_values(own, now) for own in wanted])
+                connection.execute(upsert, [_values(own, now) for own in _in_order(wanted)])
         return True
 
     def intend_note(self, order: Order, *, now: datetime) -> bool:
@@ -292,7 +280,6 @@ class WriteBackLedger:
         """
         of_account = own_tags.c.account == account if account is not None else sa.true()
         live = sa.and_(own_tags.c.set_at.is_not(None), own_tags.c.removed_at.is_(None))
-        found = self._select(sa.and_(own_tags.c.set_at >= moment, live, of_account))
         earlier = own_tags.alias()
         before = sa.exists().where(
             earlier.c.account == own_tags.c.account,
@@ -301,8 +288,6 @@ class WriteBackLedger:
             earlier.c.removed_at.is_(None),
             earlier.c.set_at < moment,
         )
-        if not found:
-            return []
         return self._select(sa.and_(own_tags.c.set_at >= moment, live, of_account, ~before))
 
     def removed(self, taken: Collection[OwnTag], *, now: datetime) -> None:
@@ -328,7 +313,7 @@ class WriteBackLedger:
                 "removed_at": None,
             },
         )
-        connection.execute(upsert, [_values(replace(own, set_at=now, removed_at=None), now) for own in held])
+        connection.execute(upsert, [_values(replace(own, set_at=now, removed_at=None), now) for own in _in_order(held)])
 
     def _select(self, condition: sa.ColumnElement[bool]) -> list[OwnTag]:
         columns = [own_tags.c[name] for name in OwnTag.__dataclass_fields__]
@@ -357,6 +342,11 @@ def _document(order: Order) -> dict[str, str]:
 
 def _values(own: OwnTag, now: datetime) -> dict[str, Any]:
     return {"id": own.id, **asdict(own), "intended_at": now}
+
+
+def _in_order(rows: Collection[OwnTag]) -> list[OwnTag]:
+    """Two workers that write the same rows cannot deadlock."""
+    return sorted(rows, key=lambda own: own.id)
 
 
 def _mark_removed(connection: sa.Connection, rows: Collection[OwnTag], now: datetime) -> None:

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import structlog
 from celery import Celery, signals
-from celery.platforms import EX_FAILURE
 from kombu import Exchange, Queue
 
 from tagging import logs
@@ -15,7 +14,8 @@ from tagging.labels import LabelBook
 from tagging.messages import Decoder
 from tagging.names import EXCHANGE, QUEUE_DEAD, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
-from tagging.wiring import WORKER_PATIENCE_S, celery_settings, dead_queue_arguments, exchange_type, queue_arguments
+from tagging.wiring import dead_queue_arguments, exchange_type, queue_arguments
+from workers.consuming import consumer_settings, open_meter, run_worker
 from workers.exits import Exit
 from workers.lifecycle import end_outside_signal_handlers
 from workers.memory import MemoryCeiling
@@ -32,14 +32,6 @@ POOL_HINT: Final = (
     "prefork forks could not use CUDA, which does not survive a fork, and each would load the model. Leave the option "
     "out; `tagmill worker --devices all` runs a process for each GPU, `--workers-per-device N` several."
 )
-TRANSPORTS: Final = {
-    "redis": "workers.transport:Transport",
-    "rediss": "workers.transport:Transport",
-    "amqp": "workers.rabbitmq:Transport",
-    "pyamqp": "workers.rabbitmq:Transport",
-    "amqps": "workers.rabbitmq:SSLTransport",
-}
-"""By the URL's scheme, as Celery looks them up."""
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
@@ -107,16 +99,8 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         return self._pipeline
 
     def serve(self, options: Sequence[str]) -> int:
-        """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``.
-
-        ``worker_main`` loses the exit code: a worker that broke down would look like one that was told to stop.
-        """
-        from celery.bin.celery import celery
-
-        celery.params[0].default = self
-        code = celery.main(args=["worker", *options], standalone_mode=False)
-        # 1 is how Celery says that something went wrong, and how ours says that no other start would help.
-        return Exit.FAILED if code == EX_FAILURE else int(code or Exit.DONE)
+        """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``."""
+        return run_worker(self, options)
 
     def _open_ledger(self) -> TagStore:
         from ledger.crashes import CrashLedger
@@ -151,25 +135,15 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
 def celery_config(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for a tagging worker; where its defaults would hurt, docs/adr says why."""
     return {
-        **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
-        "broker_transport": _transport(settings.broker.url),
+        **consumer_settings(settings),
         "result_backend": _result_backend(settings.results.url),
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,
         "task_queues": queues(settings),
         "task_default_queue": TAGGING_QUEUES[0],
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
         "worker_pool": "workers.pool:TaskPool",
-        "worker_consumer": "workers.lifecycle:Consumer",
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": settings.prefetch,
-        "worker_send_task_events": True,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # An exclusive one stays locked by a connection that went silent, and a worker that comes back under its own
-        # name is refused: it would die of its own ghost.
-        "control_queue_exclusive": False,
-        "control_queue_durable": True,
     }
 
 
@@ -213,24 +187,6 @@ def build_engine(loaded: Loaded) -> Engine:
     )
 
 
-def open_meter(settings: Settings) -> Meter:
-    """A meter that is scraped where ``metrics.port`` is set; else one that only adds up.
-
-    Raises:
-        SettingsError: The port cannot be opened.
-    """
-    if not settings.metrics.port:
-        from workers.stores.memory import MemoryMeter
-
-        return MemoryMeter()
-    from workers.exposition import PrometheusMeter
-
-    meter = PrometheusMeter()
-    meter.serve(address=settings.metrics.address, port=settings.metrics.port)
-    log.info("metrics.served", address=settings.metrics.address, port=settings.metrics.port)
-    return meter
-
-
 def build_recall(settings: Settings, *, meter: Meter) -> Recall:
     """The worker's own memory before the shared Redis."""
     from workers.stores.local_pairs import LocalPairCache
@@ -258,11 +214,6 @@ def _decoder(loaded: Loaded, engine: Engine) -> Decoder:
         limits=settings.limits,
         policy=settings.policy,
     )
-
-
-def _transport(url: str) -> str | None:
-    """Ours for the broker at this URL; None leaves it to Celery."""
-    return TRANSPORTS.get(urlsplit(url).scheme)
 
 
 def _result_backend(url: str) -> str:

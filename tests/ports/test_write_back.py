@@ -240,4 +240,36 @@ def test_tags_of_a_label_set_without_a_policy_stay_with_us(desk):
 
 def test_a_message_that_is_no_order_is_parked(desk):
     assert desk.writer.write("x", {"text": "hello"}) == "dead"
-    assert "not an order" in desk.dead.list()[0].reason
+    assert "an order to write back with a wrong or missing account, fingerprint" in desk.dead.list()[0].reason
+
+
+def test_what_a_newer_version_says_in_an_order_is_ignored(desk):
+    desk.tagged(answered())
+    [due] = desk.published()
+    assert desk.writer.write(due.id, {**due.message, "from_the_future": 1}) == "written"
+
+
+def test_tags_go_to_no_system_but_the_one_that_the_document_comes_from(desk):
+    answer = answered()
+    foreign = {**answer, "source": "somebody"}
+    desk.tags.write({answer["id"]: [TagRow.of(foreign, write_back=WriteBack(system=ACCOUNT))]})
+    assert desk.deliver() == ["dead"]
+    assert "document of 'somebody' to 'zendesk'" in desk.dead.list()[0].reason
+    assert desk.system.calls == []
+
+
+def test_a_fault_of_ours_costs_an_attempt_and_not_the_order(desk):
+    desk.tagged(answered())
+    desk.system.tags_of = None
+    assert desk.deliver() == ["retried"]
+    del desk.system.tags_of
+    desk.pass_time(60)
+    assert desk.deliver() == ["written"]
+
+
+def test_a_system_that_asks_for_peace_without_end_gets_a_day(desk):
+    desk.tagged(answered())
+    desk.system.failures = [Busy("429", after_s=1e12)]
+    assert desk.deliver() == ["retried"]
+    desk.pass_time(86_401)
+    assert desk.deliver() == ["written"]

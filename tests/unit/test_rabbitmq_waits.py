@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workers.app import TRANSPORTS
+from workers.consuming import TRANSPORTS
 from workers.rabbitmq import Connection
 
 HEARTBEAT, ANSWER = None, True

@@ -7,7 +7,6 @@ from typing import Any, Final
 import structlog
 from celery import Celery, Task, signals
 from celery.exceptions import Reject
-from celery.platforms import EX_FAILURE
 from kombu import Exchange, Queue
 
 from ledger.database import Database, open_database
@@ -19,8 +18,8 @@ from tagging.errors import StoreUnavailable
 from tagging.messages import body_of
 from tagging.names import EXCHANGE, QUEUE_WRITEBACK, WRITE_BACK
 from tagging.settings import Loaded, Settings, load
-from tagging.wiring import WORKER_PATIENCE_S, celery_settings, exchange_type, queue_arguments
-from workers.exits import Exit
+from tagging.wiring import exchange_type, queue_arguments
+from workers.consuming import consumer_settings, open_meter, run_worker
 from workers.lifecycle import end_outside_signal_handlers
 from workers.ports import DeadLetters, Meter
 from workers.stores.ledger_store import LedgerDeadLetters
@@ -61,7 +60,7 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
             SettingsError: ``metrics.port`` cannot be opened.
         """
         if self._meter is None:
-            self._meter = _open_meter(self.settings)
+            self._meter = open_meter(self.settings)
         return self._meter
 
     @property
@@ -85,11 +84,7 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
 
     def serve(self, options: Sequence[str]) -> int:
         """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``."""
-        from celery.bin.celery import celery
-
-        celery.params[0].default = self
-        code = celery.main(args=["worker", *options], standalone_mode=False)
-        return Exit.FAILED if code == EX_FAILURE else int(code or Exit.DONE)
+        return run_worker(self, options)
 
     @property
     def _opened(self) -> Database:
@@ -139,21 +134,13 @@ def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) ->
 def celery_config(settings: Settings) -> Mapping[str, Any]:
     """Celery's configuration for a write-back worker."""
     return {
-        **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
-        "broker_transport": "workers.transport:Transport" if settings.uses_redis_broker else None,
+        **consumer_settings(settings),
         "result_backend": "disabled://",
         "task_queues": [queue(settings)],
         "task_default_queue": QUEUE_WRITEBACK,
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
         "worker_pool": "threads",
-        "worker_consumer": "workers.lifecycle:Consumer",
         "worker_concurrency": settings.writeback.threads,
         "worker_prefetch_multiplier": 2,
-        "worker_send_task_events": True,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "control_queue_exclusive": False,
-        "control_queue_durable": True,
     }
 
 
@@ -161,19 +148,6 @@ def queue(settings: Settings) -> Queue:
     """The only queue that a write-back worker consumes, declared as the relay declares it."""
     exchange = Exchange(EXCHANGE, type=exchange_type(settings))
     return Queue(QUEUE_WRITEBACK, exchange, routing_key=QUEUE_WRITEBACK, queue_arguments=queue_arguments(settings))
-
-
-def _open_meter(settings: Settings) -> Meter:
-    if not settings.metrics.port:
-        from workers.stores.memory import MemoryMeter
-
-        return MemoryMeter()
-    from workers.exposition import PrometheusMeter
-
-    meter = PrometheusMeter()
-    meter.serve(address=settings.metrics.address, port=settings.metrics.port)
-    log.info("metrics.served", address=settings.metrics.address, port=settings.metrics.port)
-    return meter
 
 
 app = make_app()

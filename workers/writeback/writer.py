@@ -14,11 +14,11 @@ from typing import Final, Literal
 
 import structlog
 
-from integrations.system import Busy, Declined, IntegrationError
+from integrations.system import Busy, Declined, IntegrationError, Unavailable
 from ledger.dead import DeadLedger, DeadRow
 from ledger.writebacks import Fate, Order, WriteBackLedger
 from tagging.answers import Answer
-from tagging.errors import InvalidMessage, TagmillError
+from tagging.errors import InvalidMessage, StoreUnavailable, TagmillError
 from tagging.names import QUEUE_WRITEBACK, WRITE_BACK
 from tagging.settings import WriteBackSettings
 from workers.metrics import WRITE_BACKS
@@ -32,6 +32,7 @@ Outcome = Literal["written", "unchanged", "superseded", "erased", "known", "no_p
 
 _KNOWN_TAGS_S: Final = 300.0
 """How long the list of an account's tags is believed."""
+_LONGEST_PEACE_S: Final = 86_400.0
 _TURNS: Final = 64
 
 
@@ -84,6 +85,12 @@ class Writer:
             known = ", ".join(sorted(self._connections)) or "none"
             cause = Declined(f"no account {order.account!r}; this worker knows: {known}")
             return self._park(id_, order, cause, attempts=order.attempts + 1)
+        if order.account != order.source:
+            # Who may send documents of one source must not reach another's tickets by naming it.
+            cause = Declined(
+                f"tags of a document of {order.source!r} to {order.account!r}; they go where it comes from"
+            )
+            return self._park(id_, order, cause, attempts=order.attempts + 1)
         if order.label_set is None or order.label_set not in connection.account.write_back:
             return self._finish(id_, order, "no_policy", reason=f"no write_back policy for {order.label_set!r}")
         return self._in_turn(id_, order, standing.answer, connection)
@@ -98,6 +105,11 @@ class Writer:
                 outcome = self._write(id_, order, answer, ticket, connection)
         except IntegrationError as e:
             return self._come_back(id_, order, e, connection)
+        except StoreUnavailable:
+            raise
+        except Exception as e:
+            log.exception("writeback.failed", id=id_, account=order.account)
+            return self._come_back(id_, order, Unavailable(f"unexpected {type(e).__name__}"), connection)
         connection.pace.worked()
         return outcome
 
@@ -170,7 +182,7 @@ class Writer:
             case Declined():
                 connection.pace.worked()  # it is there, and answers
             case Busy(after_s=after_s):
-                for_s = after_s or self._settings.backoff_s
+                for_s = min(after_s or self._settings.backoff_s, _LONGEST_PEACE_S)
                 connection.pace.asked_for_peace(self._monotonic(), for_s=for_s)
                 return for_s
             case _:
