@@ -180,7 +180,8 @@ class WriteBackLedger:
         """
         with self._database.transaction() as connection:
             state = connection.execute(sa.select(intake.c.state).where(intake.c.id == id_)).scalar_one_or_none()
-            answer = connection.execute(sa.select(tags.c.answer).where(_answers(order))).scalar_one_or_none()
+            answers = sa.select(tags.c.answer).where(_answers(order), ~_is_overtaken(order))
+            answer = connection.execute(answers).scalar_one_or_none()
         return Standing(is_finished=state in FINISHED, answer=answer)
 
     def on_ticket(self, account: str, ticket: str) -> list[OwnTag]:
@@ -333,6 +334,18 @@ def _answers(order: Order) -> sa.ColumnElement[bool]:
         tags.c.multi_label == order.multi_label,
         tags.c.revision == order.revision,
         tags.c.task_id == order.task_id,
+    )
+
+
+def _is_overtaken(order: Order) -> sa.ColumnElement[bool]:
+    """A newer revision stands under the same label set, of which the labels may have changed meanwhile."""
+    newer = tags.alias()
+    return sa.exists().where(
+        newer.c.ref == order.ref,
+        newer.c.source == order.source,
+        newer.c.kind == order.kind,
+        newer.c.label_set == order.label_set,
+        newer.c.revision > order.revision,
     )
 
 

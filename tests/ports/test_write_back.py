@@ -1,12 +1,14 @@
 """A stored answer that asks for it gets its tags to the ticket, once, whatever fails on the way."""
 
 from collections.abc import Collection
+from typing import cast
 
 import pytest
 
 from integrations.memory import MemorySystem
 from integrations.system import Busy, Declined, Unavailable
 from ledger.tags import TagRow
+from tagging.answers import Answer
 from tagging.messages import WriteBack
 from tests.writebacks import ACCOUNT, Desk, answered
 
@@ -63,6 +65,15 @@ def test_an_order_that_a_newer_answer_has_overtaken_is_superseded(desk):
     assert sorted(desk.deliver()) == ["superseded", "written"]
     assert desk.system.tags_of("T-1") == {"billing"}
     assert desk.states() == {"done": 1, "superseded": 1}
+
+
+def test_an_order_is_overtaken_although_the_labels_of_its_set_have_changed_since(desk):
+    desk.tagged(answered(revision=1, scores={"stale": 0.9}))
+    [late] = desk.published()
+    desk.tagged(cast("Answer", {**answered(revision=2), "label_set_digest": "of-other-labels"}))
+    assert desk.deliver() == ["written"]
+    assert desk.writer.write(late.id, dict(late.message)) == "superseded"
+    assert desk.system.tags_of("T-1") == {"billing"}
 
 
 def test_another_model_s_answer_to_the_same_revision_is_written_back_too(desk):

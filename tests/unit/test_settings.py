@@ -78,6 +78,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
             {"TAGMILL_BROKER__URL": "amqp://x", "TAGMILL_INTAKE__SWEEP_AFTER_S": "60"},
             "the broker itself may bring a message back after 265 s",
         ),
+        ({"TAGMILL_WRITEBACK__BACKOFF_S": "900"}, "writeback.backoff_s 900 is above writeback.backoff_max_s 600"),
         ({"TAGMILL_INTAKE__BACKOFF_S": "60"}, "intake.backoff_s 60 is above intake.backoff_max_s 30"),
         ({"TAGMILL_BROKER__ALLOW_UNSAFE": '["fsync"]'}, "broker.allow_unsafe.0: Input should be 'eviction', 'no-aof'"),
     ],

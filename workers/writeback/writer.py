@@ -80,20 +80,22 @@ class Writer:
             return "known"
         if standing.answer is None:
             return self._finish(id_, order, "superseded", reason="another answer stands, or none")
-        connection = self._connections.get(order.account)
-        if connection is None:
-            known = ", ".join(sorted(self._connections)) or "none"
-            cause = Declined(f"no account {order.account!r}; this worker knows: {known}")
-            return self._park(id_, order, cause, attempts=order.attempts + 1)
-        if order.account != order.source:
-            # Who may send documents of one source must not reach another's tickets by naming it.
-            cause = Declined(
-                f"tags of a document of {order.source!r} to {order.account!r}; they go where it comes from"
-            )
-            return self._park(id_, order, cause, attempts=order.attempts + 1)
+        if (refusal := self._refusal(order)) is not None:
+            return self._park(id_, order, refusal, attempts=order.attempts + 1)
+        connection = self._connections[order.account]
         if order.label_set is None or order.label_set not in connection.account.write_back:
             return self._finish(id_, order, "no_policy", reason=f"no write_back policy for {order.label_set!r}")
         return self._in_turn(id_, order, standing.answer, connection)
+
+    def _refusal(self, order: Order) -> Declined | None:
+        """Why this order goes nowhere, whatever its system would say."""
+        if order.account not in self._connections:
+            known = ", ".join(sorted(self._connections)) or "none"
+            return Declined(f"no account {order.account!r}; this worker knows: {known}")
+        if order.account != order.source:
+            # Who may send documents of one source must not reach another's tickets by naming it.
+            return Declined(f"tags of a document of {order.source!r} to {order.account!r}; they go where it comes from")
+        return None
 
     def _in_turn(self, id_: str, order: Order, answer: Answer, connection: Connection) -> Outcome:
         if (wait_s := connection.pace.wait_s(self._monotonic())) > 0:
