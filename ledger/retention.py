@@ -21,8 +21,8 @@ class Keep:
     done_days: float
     """Rows of messages that are done, superseded or erased; records of own tags that were taken off, and of notes."""
     dead_days: float
-    """Dead letters, the rows of their messages, counts of crashes whose messages never came back, and own tags that were
-    intended and never confirmed."""
+    """Dead letters, the rows of their messages, counts of crashes whose messages never came back, and own tags that
+    were intended and never confirmed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from kombu import Exchange
 
 from ledger.database import open_database
 from ledger.intake import Intake, Submission
 from ledger.upgrade import upgrade
 from ledger.writebacks import WriteBackLedger
-from tagging.names import TAG_TICKET, WRITE_BACK
+from tagging.names import EXCHANGE, QUEUE_WRITEBACK, TAG_TICKET, WRITE_BACK
+from tagging.wiring import exchange_type
 from tests.broker.octo import OctoServer
 from tests.broker.sites import ANSWER_S, CANARY, Broker, Site
 from tests.children import background
@@ -65,6 +67,15 @@ class Desk:
                 for n in numbers
             ]
         )
+
+    def send_garbage(self, id_: str) -> None:
+        """A stranger's message on the queue of orders."""
+        with self.site.client.connection_for_write() as connection, connection.channel() as channel:
+            exchange = Exchange(EXCHANGE, type=exchange_type(self.site.settings))
+            headers = {"id": id_, "task": WRITE_BACK}
+            connection.Producer(channel, exchange=exchange).publish(
+                b"{", routing_key=QUEUE_WRITEBACK, headers=headers, content_type="application/json"
+            )
 
     @contextmanager
     def relay(self) -> Iterator[Path]:
@@ -129,6 +140,8 @@ def test_from_a_ticket_to_its_label_with_a_stop_a_busy_server_and_a_kill_on_the_
             octo.busy = 1
             desk.accept("3")
             desk.wait_until_written("3")
+            desk.send_garbage("garbage-1")
+            assert "cannot be read" in desk.site.dead("garbage-1").reason
             assert writer.stop() == 0
         assert all(len(octo.labels[n]) == 1 and desk.own(n) == set(octo.labels[n]) for n in "123")
 

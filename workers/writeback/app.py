@@ -36,7 +36,7 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
     """A Celery app with one task; the ledger is opened by the first who needs it."""
 
     def __init__(self, loaded: Loaded, *, connect: Connect | None) -> None:
-        super().__init__("tagmill-writeback", set_as_current=False)
+        super().__init__("tagmill-writeback", set_as_current=False, events="workers.events:Events")
         self.loaded = loaded
         self.settings: Settings = loaded.settings
         self.pulse = Pulse()
@@ -138,7 +138,7 @@ def celery_config(settings: Settings) -> Mapping[str, Any]:
         "result_backend": "disabled://",
         "task_queues": [queue(settings)],
         "task_default_queue": QUEUE_WRITEBACK,
-        "worker_pool": "threads",
+        "worker_pool": "workers.writeback.pool:TaskPool",
         "worker_concurrency": settings.writeback.threads,
         "worker_prefetch_multiplier": 2,
     }
