@@ -3,7 +3,8 @@
 Where an account's calls go is its ``base_url``, from the configuration and nowhere else. Each call resolves the host
 once, refuses addresses that are not public (unless the account says ``allow_private``), and connects to the very
 address that was looked at: a name that answers otherwise a moment later changes nothing. TLS still verifies the name.
-Redirects are not followed, proxies of the environment are not used, an answer is bounded in size and time.
+Redirects are not followed, proxies of the environment are not used (its ``SSL_CERT_FILE``, for an authority of one's
+own, is), an answer is bounded in size and time.
 """
 
 import ipaddress
@@ -65,7 +66,7 @@ def open_client(
         follow_redirects=False,
         trust_env=False,
         transport=_Guarded(
-            transport or httpx.HTTPTransport(trust_env=False),
+            transport or httpx.HTTPTransport(),  # which takes no proxy, but SSL_CERT_FILE from the environment
             origin=_origin(url),
             allow_private=allow_private,
             resolve=resolve or addresses_of,
