@@ -16,11 +16,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from integrations.accounts import Accounts
 from ledger.database import Database, open_database
 from ledger.intake import Intake
 from ledger.keys import KeyLedger
 from ledger.tags import TagLedger
 from ledger.upgrade import upgrade
+from producers.hooks import Hooks, open_doors
+from producers.hooks import router as hook_router
 from producers.http.accepting import Acceptor
 from producers.http.access import Doorkeeper
 from producers.http.contract import describe
@@ -54,7 +57,7 @@ def make_app(loaded: Loaded, *, broker: Broker | None = None, waiters: Waiters |
         waiters: Say when tasks end; by default as the results backend can.
 
     Raises:
-        SettingsError: A label set is wrong, or the ledger's URL.
+        SettingsError: A label set or an account is wrong, or the ledger's URL.
         StoreUnavailable: The ledger cannot be opened.
     """
     settings = loaded.settings
@@ -77,7 +80,8 @@ def make_app(loaded: Loaded, *, broker: Broker | None = None, waiters: Waiters |
         tags=TagLedger(database),
         wait_s=settings.http.wait_s,
     )
-    figures = Figures(tide=tide, waiters=waiters)
+    hooks = Hooks(doors=open_doors(Accounts.load(loaded.config_dir)), acceptor=acceptor)
+    figures = Figures(tide=tide, waiters=waiters, hooks=hooks.outcomes)
     app = FastAPI(
         title="Tagmill",
         version=__version__,
@@ -86,6 +90,7 @@ def make_app(loaded: Loaded, *, broker: Broker | None = None, waiters: Waiters |
         lifespan=_lifespan(database, publisher, [acceptor.run, waiters.run, tide.run]),
     )
     app.include_router(router(tasks))
+    app.include_router(hook_router(hooks))
     _add_health(app, tide=tide, figures=figures, doorkeeper=doorkeeper)
     _answer_errors(app)
     describe(app)

@@ -81,15 +81,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "/data/": f"{folder / 'data'}/",
         "/models": str(folder / "models"),
         "5555": flower_port,
+        "8780": str(free_port()),
     }
     return Place(folder, swaps)
 
 
 @pytest.fixture(scope="module")
 def up(place: Place) -> Iterator[Place]:
-    """Redis, the relay, the worker and Flower, each started by its own line and waited for by its own health check."""
+    """Redis and ours, each started by its own line and waited for by its own health check."""
     with ExitStack() as stack:
-        for service in ("redis", "relay", "worker", "flower"):
+        for service in ("redis", "relay", "worker", "http", "flower"):
             log = place.folder / f"{service}.log"
             process = stack.enter_context(background(place.command(service), environ=place.environ(service), log=log))
             try:

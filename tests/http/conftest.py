@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ledger.database import Database, open_database
+from ledger.intake import Intake
 from ledger.keys import KeyLedger, Scope
 from ledger.tags import TagLedger, TagRow
 from ledger.upgrade import upgrade
@@ -69,6 +70,10 @@ class Api:
         )
         return made.token
 
+    def message(self, id_: str) -> Any:
+        """A message as it was accepted."""
+        return Intake(self.database).message(id_)
+
     def as_(self, token: str) -> dict[str, str]:
         """Headers of whoever holds this key."""
         return {"Authorization": f"Bearer {token}"}
@@ -79,7 +84,7 @@ def open_api(tmp_path: Path) -> Iterator[Callable[..., Api]]:
     """Opens an API with these settings, as ``http__wait_s=1``."""
     with ExitStack() as stack:
 
-        def open_(**settings: object) -> Api:
+        def open_(*, config_dir: Path = ROOT / "config", **settings: object) -> Api:
             given = {f"TAGMILL_{name.upper()}": str(value) for name, value in settings.items()}
             environ = {
                 "TAGMILL_LEDGER__URL": f"sqlite:///{tmp_path}/ledger.db",
@@ -88,7 +93,7 @@ def open_api(tmp_path: Path) -> Iterator[Callable[..., Api]]:
                 "TAGMILL_MODEL__NAME": "demo",
                 **given,
             }
-            return Api(load(environ=environ, config_dir=ROOT / "config"), stack)
+            return Api(load(environ=environ, config_dir=config_dir), stack)
 
         yield open_
 

@@ -1,0 +1,120 @@
+"""Chatwoot: customers' messages become comments, labels of the conversation are tags.
+
+    [chat]
+    system = "chatwoot"
+    base_url = "https://chat.example"
+    secrets = ["env:CHATWOOT_HOOK_SECRET"]
+    token = "env:CHATWOOT_TOKEN"                     # an agent's access token
+    label_sets = ["intent"]
+    options = { account_id = "1" }
+
+Verified against Chatwoot's documentation: ``message_created``, ``message_type``, and that setting labels replaces
+the list, so that what is there is read first. Not verified: the signature of recent versions, HMAC-SHA256 over
+timestamp, a dot and the body; older versions do not sign and cannot be connected this way. Revision: ``created_at``
+of the message. A label has to exist before it shows.
+"""
+
+from collections.abc import Collection
+from typing import Final
+from urllib.parse import quote
+
+from integrations.accounts import Account
+from integrations.calls import call
+from integrations.inbox import Verified, require_secrets, tolerance_s
+from integrations.outbound import open_client
+from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
+from integrations.signatures import TOLERANCE_S, Scheme, verify
+from integrations.system import Event, Hook, Ignored, Inbound, Incoming
+from tagging.errors import SettingsError
+
+SCHEME: Final = Scheme(
+    header="x-chatwoot-signature", prefix="sha256=", signed="ts.body", timestamp_header="x-chatwoot-timestamp"
+)
+
+
+def inbound(account: Account) -> Inbound:
+    """How this account's webhooks are taken.
+
+    Raises:
+        SettingsError: It has no secret.
+    """
+    require_secrets(account)
+    within_s = tolerance_s(account, TOLERANCE_S)
+    return Verified(lambda hook: verify(hook, SCHEME, account.secrets, tolerance_s=within_s), _read)
+
+
+def _read(hook: Hook) -> Event:
+    payload = parsed(hook.body)
+    if text_at(payload, "event") not in ("message_created", "message_updated"):
+        return Ignored(why="other-event")
+    if text_at(payload, "message_type") not in ("incoming", "0"):
+        return Ignored(why="agent")  # ours among them: what we write is outgoing
+    if at(payload, "private") is True:
+        return Ignored(why="internal")
+    return Incoming(
+        kind="comment",
+        ref=f"{required(payload, 'conversation.id')}/{required(payload, 'id')}",
+        revision=moment_ms(at(payload, "updated_at") or at(payload, "created_at"), otherwise=hook.received_at),
+        text=headed("", text_of_html(text_at(payload, "content"))),
+        delivery_id=hook.headers.get("x-chatwoot-delivery"),
+    )
+
+
+def outbound(account: Account) -> "Chatwoot":
+    """The way to this account's conversations.
+
+    Raises:
+        SettingsError: It has no token, no base URL or no ``account_id``.
+    """
+    return Chatwoot(account)
+
+
+class Chatwoot:
+    """Labels of conversations. A ticket is the conversation's id."""
+
+    def __init__(self, account: Account) -> None:
+        number = str(account.options.get("account_id", ""))
+        if account.token is None or not number:
+            raise SettingsError([f"{account.name}: token and options.account_id are needed to set labels"])
+        self._root = f"/api/v1/accounts/{quote(number, safe='')}"
+        self._client = open_client(
+            account.base_url,
+            allow_private=account.allow_private,
+            headers={"api_access_token": account.token.get_secret_value()},
+        )
+
+    def ticket_of(self, ref: str) -> str:
+        """The conversation."""
+        return ref.partition("/")[0]
+
+    def tag_of(self, label: str) -> str:
+        """Lower case, and no spaces."""
+        return "-".join(label.lower().split())
+
+    def known_tags(self) -> frozenset[str] | None:
+        """The account's labels."""
+        labels = at(call(self._client, "GET", f"{self._root}/labels"), "payload") or []
+        return frozenset(text_at(label, "title") for label in labels)
+
+    def tags_of(self, ticket: str) -> frozenset[str]:
+        """The conversation's labels."""
+        return frozenset(map(str, at(call(self._client, "GET", self._labels(ticket)), "payload") or []))
+
+    def add(self, ticket: str, tags: Collection[str]) -> None:
+        """Reads and merges, since Chatwoot replaces the list."""
+        self._put(ticket, self.tags_of(ticket) | set(tags))
+
+    def remove(self, ticket: str, tags: Collection[str]) -> None:
+        """Reads and writes the others back."""
+        self._put(ticket, self.tags_of(ticket) - set(tags))
+
+    def suggest(self, ticket: str, note: str) -> None:
+        """A private message."""
+        path = f"{self._root}/conversations/{quote(ticket, safe='')}/messages"
+        call(self._client, "POST", path, json={"content": note, "private": True, "message_type": "outgoing"})
+
+    def _put(self, ticket: str, labels: Collection[str]) -> None:
+        call(self._client, "POST", self._labels(ticket), json={"labels": sorted(labels)})
+
+    def _labels(self, ticket: str) -> str:
+        return f"{self._root}/conversations/{quote(ticket, safe='')}/labels"

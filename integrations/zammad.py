@@ -1,0 +1,130 @@
+"""Zammad: webhooks of a trigger on new and changed tickets; tags are tags.
+
+    [desk]
+    system = "zammad"
+    base_url = "https://desk.example"
+    secrets = ["env:ZAMMAD_HOOK_SECRET"]
+    token = "env:ZAMMAD_TOKEN"                       # permissions ticket.agent, admin.tag to know the tags
+    label_sets = ["intent"]
+
+Verified against Zammad's documentation and source: the payload's ``ticket`` and ``article``, and ``X-Hub-Signature``
+with SHA-1, which is all that it offers; it has no timestamp, so what is replayed is recognised by its delivery id
+only. Not verified here: the calls for tags. Revision: ``article.updated_at``, else the ticket's. Articles of agents
+and internal ones are left alone, our own notes among them.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+from urllib.parse import quote
+
+from integrations.accounts import Account
+from integrations.calls import call
+from integrations.inbox import Verified, require_secrets
+from integrations.outbound import open_client
+from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
+from integrations.signatures import Scheme, verify
+from integrations.system import Event, Hook, Ignored, Inbound, Incoming
+from tagging.errors import SettingsError
+
+SCHEME: Final = Scheme(header="x-hub-signature", algorithm="sha1", prefix="sha1=")
+
+
+def inbound(account: Account) -> Inbound:
+    """How this account's webhooks are taken.
+
+    Raises:
+        SettingsError: It has no secret.
+    """
+    require_secrets(account)
+    return Verified(lambda hook: verify(hook, SCHEME, account.secrets), _read)
+
+
+def _read(hook: Hook) -> Event:
+    payload = parsed(hook.body)
+    if not at(payload, "ticket"):
+        return Ignored(why="other-event")
+    if not at(payload, "article"):
+        return Ignored(why="no-new-text")
+    if at(payload, "article.internal") is True:
+        return Ignored(why="internal")
+    if text_at(payload, "article.sender") in ("Agent", "System"):
+        return Ignored(why="agent")
+    ticket, article = required(payload, "ticket.id"), required(payload, "article.id")
+    moment = at(payload, "article.updated_at") or at(payload, "ticket.updated_at")
+    is_first = _is_first(payload)
+    return Incoming(
+        kind="ticket" if is_first else "comment",
+        ref=ticket if is_first else f"{ticket}/{article}",
+        revision=moment_ms(moment, otherwise=hook.received_at),
+        text=headed(text_at(payload, "ticket.title") if is_first else "", _body(payload)),
+        delivery_id=hook.headers.get("x-zammad-delivery"),
+    )
+
+
+def _is_first(payload: Any) -> bool:
+    """Whether the article is the one that opened the ticket."""
+    ids = at(payload, "ticket.article_ids")
+    known = [id_ for id_ in ids if isinstance(id_, int)] if isinstance(ids, list) else []
+    if known:
+        return bool(at(payload, "article.id") == min(known))
+    return text_at(payload, "ticket.article_count") == "1"
+
+
+def _body(payload: Any) -> str:
+    body = text_at(payload, "article.body")
+    return text_of_html(body) if "html" in text_at(payload, "article.content_type") else body
+
+
+def outbound(account: Account) -> "Zammad":
+    """The way to this account's tickets.
+
+    Raises:
+        SettingsError: It has no token, or no base URL.
+    """
+    return Zammad(account)
+
+
+class Zammad:
+    """Tags of tickets. A ticket is its id."""
+
+    def __init__(self, account: Account) -> None:
+        if account.token is None:
+            raise SettingsError([f"{account.name}.token: missing; tags cannot be set without one"])
+        self._client = open_client(
+            account.base_url,
+            allow_private=account.allow_private,
+            headers={"Authorization": f"Token token={account.token.get_secret_value()}"},
+        )
+
+    def ticket_of(self, ref: str) -> str:
+        """The ticket."""
+        return ref.partition("/")[0]
+
+    def tag_of(self, label: str) -> str:
+        """Tags are free text."""
+        return label
+
+    def known_tags(self) -> frozenset[str] | None:
+        """The tags of the system."""
+        return frozenset(text_at(tag, "name") for tag in call(self._client, "GET", "/api/v1/tag_list") or [])
+
+    def tags_of(self, ticket: str) -> frozenset[str]:
+        """The ticket's tags."""
+        tags = at(call(self._client, "GET", "/api/v1/tags", params={"object": "Ticket", "o_id": ticket}), "tags")
+        return frozenset(map(str, tags or []))
+
+    def add(self, ticket: str, tags: Collection[str]) -> None:
+        """One call a tag."""
+        for tag in sorted(tags):
+            call(self._client, "POST", "/api/v1/tags/add", json={"item": tag, "object": "Ticket", "o_id": ticket})
+
+    def remove(self, ticket: str, tags: Collection[str]) -> None:
+        """One call a tag."""
+        for tag in sorted(tags):
+            params = {"item": tag, "object": "Ticket", "o_id": ticket}
+            call(self._client, "DELETE", "/api/v1/tags/remove", params=params)
+
+    def suggest(self, ticket: str, note: str) -> None:
+        """An internal article."""
+        article = {"ticket_id": quote(ticket, safe=""), "body": note, "type": "note", "internal": True}
+        call(self._client, "POST", "/api/v1/ticket_articles", json=article)
