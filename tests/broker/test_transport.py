@@ -19,7 +19,7 @@ from kombu.simple import SimpleQueue
 
 from tests.broker.sites import ANSWER_S, ROOT, Broker, Site
 from tests.servers import RedisServer, server_folder, wait_until
-from workers.app import TRANSPORTS
+from workers.consuming import TRANSPORTS
 
 A_CHILD_THAT_FETCHES = """
 import sys, time

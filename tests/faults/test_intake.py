@@ -110,6 +110,25 @@ def test_what_a_lagging_replica_never_had_is_repaired_after_it_took_over(
     assert sum(int(event["n"]) for event in desk.said("relay.swept")) == len(trial.refs), "the replica had none of them"
 
 
+def test_control_without_an_intake_what_a_lagging_replica_never_had_is_lost(
+    site: Site, queues: RedisServer, proxy: Proxy
+) -> None:
+    url = proxy.url(site.settings.broker.url)
+    with closing(moved(site, url)) as followed, launched(RedisServer) as replica, Proxy(queues.port) as replication:
+        trial = Trial(followed, name="failover_bare")
+        follow(replica, replication)
+        replication.freeze()
+        trial.accept(100)
+        queues.kill()
+        take_over(replica)
+        proxy.lead_to(replica.port)
+        proxy.reset_all()
+        with trial.worker().running():
+            trial.settle()
+    if trial.report(kills=1).lost == 0:
+        pytest.fail("void: nothing was lost, so the test with an intake could not have seen a loss")
+
+
 def test_a_broker_whose_disk_is_full_goes_on_where_it_stopped(site: Site, desk: Desk, small_disk: Path) -> None:
     server, ballast = RedisServer(small_disk), small_disk / "ballast"
     with serving(server), closing(moved(site, server.url)) as there:
