@@ -17,6 +17,7 @@
     ├── BrokerRefused        the broker is set up so that it would lose messages; says how to mend it
     ├── SourceRefused        a backfill cannot read its source as it was described; says what to do
     ├── SourceBroken         reading stopped in the midst of a source; what was read before stands
+    ├── JobRefused           a backfill's job cannot be run or found as it was named; says what to do
     ├── OutputRefused        a backfill cannot write its output where or as it was told
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
 
@@ -111,3 +112,7 @@ class SourceBroken(TagmillError):
 
 class OutputRefused(TagmillError):
     """The output of a backfill cannot be written there, or not in that format."""
+
+
+class JobRefused(TagmillError):
+    """A backfill's job is not there, is another one, or is being run by somebody else. The text says what to do."""

@@ -12,7 +12,7 @@ class Row:
     """A record with a text."""
 
     number: int
-    """Grows along the source, and resuming skips by it: the position from 1; in a table its key, if that is an integer."""
+    """Grows along the source, and resuming skips by it: the position from 1; in a table its key, if that is whole."""
     columns: Mapping[str, Any]
     """The original columns, in order, kept for the output."""
     text: str
