@@ -103,6 +103,19 @@ class Publisher:
             if meta["status"] in READY_STATES
         }
 
+    def discard(self, task_ids: Iterable[str]) -> None:
+        """Remove the results of these tasks, which their reader has kept.
+
+        Raises:
+            BrokerUnreachable: The results backend did not answer; they expire by themselves.
+        """
+        backend = self._results.backend
+        try:
+            for id_ in task_ids:
+                backend.forget(id_)
+        except (OperationalError, OSError, *getattr(backend, "connection_errors", ())) as e:
+            raise BrokerUnreachable(f"the results backend cannot be reached: {type(e).__name__}") from e
+
     def forget(self, task_ids: Iterable[str]) -> int:
         """Remove the results of these tasks; how many there were."""
         found = [id_ for id_ in task_ids if self._results.backend.get_task_meta(id_)["status"] in READY_STATES]

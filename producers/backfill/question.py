@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 
 from producers.backfill.rows import Row
@@ -39,7 +40,7 @@ class Question:
 
     def to_json(self) -> str:
         """As it stands in a job file; equal questions have equal texts."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        return _as_json(self)
 
     def message(self, items: Iterable["Item"]) -> dict[str, Any]:
         """The ``tag_many`` message that asks it about these items."""
@@ -140,6 +141,11 @@ def slim(answer: Mapping[str, Any]) -> dict[str, Any]:
         "model": answer["model"]["name"],
         "label_set_digest": answer["label_set_digest"],
     }
+
+
+@lru_cache(maxsize=16)  # it is part of every item's id
+def _as_json(question: Question) -> str:
+    return json.dumps(asdict(question), ensure_ascii=False, sort_keys=True)
 
 
 def _digest(parts: Iterable[str], pepper: str) -> str:

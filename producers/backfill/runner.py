@@ -66,7 +66,7 @@ class Broker(Protocol):
         """The results that are there by now, by task id; ``{"error"}`` where a task failed."""
         ...
 
-    def forget(self, task_ids: Sequence[str]) -> int:
+    def discard(self, task_ids: Sequence[str]) -> None:
         """Remove the results of these tasks."""
         ...
 
@@ -297,7 +297,7 @@ class Runner:
             if (result := results.get(chunk.message_id)) is not None:
                 self._settle(chunk, result)
         # Only now: killed before, they are read once more.
-        self._broker.forget(list(results))
+        self._broker.discard(list(results))
         if len(results) < len(chunks) and self._lost.is_due():
             self._look_for_lost([chunk for chunk in chunks if chunk.message_id not in results])
         return len(results)

@@ -65,8 +65,9 @@ class Worker:
     def settled(self, task_ids: Any) -> dict[str, dict[str, Any]]:
         return {id_: self.results[id_] for id_ in task_ids if id_ in self.results}
 
-    def forget(self, task_ids: Any) -> int:
-        return sum(self.results.pop(id_, None) is not None for id_ in task_ids)
+    def discard(self, task_ids: Any) -> None:
+        for id_ in task_ids:
+            del self.results[id_]
 
     def answer(self, *, state: str = "done", finished_s_ago: float = 0.0) -> list[str]:
         """Answer all that is on the queue, and finish it; the ids."""
