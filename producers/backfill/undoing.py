@@ -3,6 +3,7 @@
 from itertools import islice
 from typing import Final
 
+from ledger.schema import as_key
 from ledger.tags import TagKey, TagLedger
 from producers.backfill.job import JobFile
 from producers.backfill.question import Question
@@ -28,7 +29,7 @@ def undo(job: JobFile, tags: TagLedger) -> dict[str, int]:
     written = job.written()
     while some := list(islice(written, _AT_ONCE)):
         withdrawn = {
-            TagKey(item.ref, item.source, item.kind, answer["label_set_digest"], multi): item.id
+            TagKey(as_key(item.ref), as_key(item.source), item.kind, answer["label_set_digest"], multi): item.id
             for item, answer, _ in some
         }
         removed += tags.take_back(withdrawn, [restored(before) for _, _, before in some if before is not None])
