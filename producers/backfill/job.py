@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WI
 CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, columns TEXT, raw TEXT, item INTEGER, reason TEXT);
 CREATE TABLE IF NOT EXISTS items (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source TEXT NOT NULL, ref TEXT NOT NULL, revision INTEGER NOT NULL,
-    kind TEXT NOT NULL, text TEXT, chunk INTEGER, outcome TEXT, answer TEXT, before TEXT
+    kind TEXT NOT NULL, text TEXT, chunk INTEGER, outcome TEXT, answer TEXT, before TEXT, cache TEXT, tokens INTEGER
 );
 CREATE INDEX IF NOT EXISTS ix_items_chunk ON items (chunk);
 CREATE TABLE IF NOT EXISTS chunks (
@@ -60,6 +60,10 @@ class Settled:
     outcome: Outcome
     answer: Mapping[str, Any] | None = None
     reason: str | None = None
+    cache: str | None = None
+    """Of a worker's answer: which of its caches knew all of it or some, or ``none``."""
+    tokens: int = 0
+    """That the device computed for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +277,11 @@ class JobFile:
         ns = [n for (n,) in self._db.execute("SELECT n FROM items WHERE chunk = ? ORDER BY n", (chunk.n,))]
         with self._step():
             self._db.executemany(
-                "UPDATE items SET outcome = ?, answer = ?, text = NULL WHERE n = ?",
-                ((one.outcome, _settled_json(one), n) for n, one in zip(ns, settled, strict=True)),
+                "UPDATE items SET outcome = ?, answer = ?, cache = ?, tokens = ?, text = NULL WHERE n = ?",
+                (
+                    (one.outcome, _settled_json(one), one.cache, one.tokens, n)
+                    for n, one in zip(ns, settled, strict=True)
+                ),
             )
             self._db.execute("UPDATE chunks SET state = 'done' WHERE n = ?", (chunk.n,))
 
@@ -329,6 +336,16 @@ class JobFile:
             "GROUP BY 1 ORDER BY 2 DESC, 1"
         )
         return dict(rows.fetchall())
+
+    def caches(self) -> dict[str, int]:
+        """How many questions each of the workers' caches answered, wholly or in part; ``none``: the model alone."""
+        rows = self._db.execute("SELECT cache, count(*) FROM items WHERE cache IS NOT NULL GROUP BY 1 ORDER BY 1")
+        return dict(rows.fetchall())
+
+    def tokens(self) -> int:
+        """Tokens that devices computed for this job."""
+        (tokens,) = self._db.execute("SELECT coalesce(sum(tokens), 0) FROM items").fetchone()
+        return int(tokens)
 
     def written(self) -> Iterator[tuple[Item, dict[str, Any], dict[str, Any] | None]]:
         """The items that this job had tagged, each with its answer and what stood before it."""

@@ -2,9 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from producers.backfill.job import JobFile
+
+_CACHES: Final = {
+    "none": "the model",
+    "local": "a worker's memory",
+    "shared": "the shared cache",
+    "pairs": "a cache, and the model for the rest",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,10 @@ class Report:
     """Different ones among the rows that were not rejected."""
     pairs: int
     """(text, label) pairs that were asked of workers, whose caches may have known some."""
+    caches: Mapping[str, int]
+    """Questions by which cache of a worker answered them, wholly or in part; ``none``: the model alone did."""
+    tokens: int
+    """That devices computed."""
     seconds: float
     """Of the last run."""
     labels: Mapping[str, int]
@@ -40,11 +51,13 @@ class Report:
 
     def to_markdown(self) -> str:
         """For people."""
-        figures = ("read", "tagged", "cached", "rejected", "failed", "open", "questions", "pairs")
+        figures = ("read", "tagged", "cached", "rejected", "failed", "open", "questions", "pairs", "tokens")
         counts = "\n".join(f"| {name} | {getattr(self, name):,} |" for name in figures)
+        caches = "\n".join(f"| {_CACHES.get(cache, cache)} | {count:,} |" for cache, count in self.caches.items())
         labels = "\n".join(f"| {_cell(label)} | {count:,} |" for label, count in self.labels.items())
         return (
             f"# Backfill {self.job}: {self.ended}\n\n| rows | |\n|---|---:|\n{counts}\n\n"
+            f"| answered from | questions |\n|---|---:|\n{caches}\n\n"
             f"Took {self.seconds:,.1f} s.\n\n| label | rows |\n|---|---:|\n{labels}\n"
         )
 
@@ -63,6 +76,8 @@ def report_of(job: JobFile, *, ended: str, labels: int, seconds: float) -> Repor
         open=counts.open,
         questions=counts.items,
         pairs=counts.asked * labels,
+        caches=job.caches(),
+        tokens=job.tokens(),
         seconds=round(seconds, 1),
         labels=job.histogram(),
     )

@@ -309,7 +309,7 @@ class Runner:
         settled = [
             Settled(outcome="failed", reason=str(answer["error"]))
             if "error" in answer
-            else Settled(outcome="tagged", answer=slim(answer))
+            else Settled(outcome="tagged", answer=slim(answer), cache=answer["cache"], tokens=answer["tokens"])
             for answer in result["answers"]
         ]
         self._job.settle(chunk, settled)
