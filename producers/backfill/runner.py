@@ -145,7 +145,7 @@ class Runner:
         self._watch = watch
         self._pause = pause
         self._records = source.records(after=job.cursor)
-        self._progress = Progress()
+        self.progress = Progress()
         self._held = False
         self._lost = _Every(_LOOK_FOR_LOST_S)
         self._live = _Every(_LOOK_AT_LIVE_S)
@@ -172,7 +172,7 @@ class Runner:
                     raise
                 log.warning("backfill.waits", cause=type(e).__name__, failures=failures)
                 idle_s = pause_s(failures, first_s=1.0, longest_s=30.0, share=1.0)
-            self._watch(self._progress)
+            self._watch(self.progress)
             if idle_s:
                 self._pause(idle_s)
         return "done"
@@ -181,12 +181,12 @@ class Runner:
         """Keep the answers that came, read and send what may be sent; how many seconds to do nothing afterwards."""
         open_ = self._job.chunks("sent")
         came = self._collect(open_)
-        self._progress.in_flight = len(open_) - came
+        self.progress.in_flight = len(open_) - came
         decision = decide(self._load(), self._plan.limits, held=self._held)
         if isinstance(decision, Wait):
-            self._progress.waits_for = decision.reason
+            self.progress.waits_for = decision.reason
             return min(decision.seconds, 1.0) or (0.0 if came else _POLL_S)
-        self._progress.waits_for = ""
+        self.progress.waits_for = ""
         ready = self._job.chunks("ready", limit=decision.messages)
         if not ready and not self._job.is_read:
             self._read()
@@ -225,7 +225,7 @@ class Runner:
                 last=len(records) < sizes.window,
             )
         )
-        self._progress.read += len(records)
+        self.progress.read += len(records)
 
     def _checked(self, record: Record) -> Record:
         """The row with its text as a worker will read it, or why it cannot be asked about."""
@@ -280,8 +280,8 @@ class Runner:
         for chunk, receipt in zip(chunks, receipts, strict=True):
             if receipt.outcome == "erased":
                 self._fail(chunk, "every document of its message was erased")
-        self._progress.sent += sum(map(len, items.values()))
-        self._progress.in_flight += len(chunks)
+        self.progress.sent += sum(map(len, items.values()))
+        self.progress.in_flight += len(chunks)
 
     def _is_unpublished(self, id_: str) -> bool:
         """Whether we were killed between accepting it and publishing it."""
@@ -313,12 +313,12 @@ class Runner:
             for answer in result["answers"]
         ]
         self._job.settle(chunk, settled)
-        self._progress.answered += len(settled)
+        self.progress.answered += len(settled)
 
     def _fail(self, chunk: Chunk, reason: str) -> None:
         n = len(self._job.items(chunk))
         self._job.settle(chunk, [Settled(outcome="failed", reason=reason)] * n)
-        self._progress.answered += n
+        self.progress.answered += n
 
     def _look_for_lost(self, chunks: Sequence[Chunk]) -> None:
         """Ask the intake about messages whose result has not come."""
@@ -338,7 +338,7 @@ class Runner:
     # pace
 
     def _load(self) -> Load:
-        progress = self._progress
+        progress = self.progress
         if self._live.is_due():
             since = self._intake.unfinished_since(LIVE_QUEUES)
             progress.live_age_s = (datetime.now(UTC) - since).total_seconds() if since else 0.0

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +14,10 @@ from tagmill.commands.enqueue import split_labels
 
 if TYPE_CHECKING:
     from producers.backfill.job import JobFile
-    from producers.backfill.runner import Plan, Progress
+    from producers.backfill.jsonl import JsonLines
+    from producers.backfill.runner import Plan, Progress, Runner, Source
     from tagging.settings import Loaded
+    from tagmill.ledgers import Ledgers
 
 _RUN: Final = "run"
 _LINE_EVERY_S: Final = 5.0
@@ -40,7 +42,7 @@ def command() -> None:
 
 
 @command.command(_RUN)
-@click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-l", "--labels", default="", help="Comma-separated, Chinese commas too.")
 @click.option("-S", "--label-set", default="", help="Name of a label set.")
 @click.option("--multi-label", is_flag=True, help="Score each label by itself, whatever the label set says.")
@@ -57,9 +59,11 @@ def command() -> None:
 @click.option("--again", is_flag=True, help="Ask also where an answer of this model stands: it was replaced.")
 @click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Texts a second.")
 @click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to, from the answers to a sample.")
+@click.option("--sample", type=click.IntRange(1), default=200, show_default=True, help="Rows of it, with --dry-run.")
 @click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown goes here.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-def run(name: str, report_path: Path | None, as_json: bool, **options: Any) -> None:
+def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, **options: Any) -> None:
     """Tag every row of SOURCE, a file of JSON lines, through the intake.
 
     Rows without an answer go to JOB.rejects.jsonl beside SOURCE, which can be a SOURCE. Exit codes: 0 every row has an
@@ -71,6 +75,9 @@ def run(name: str, report_path: Path | None, as_json: bool, **options: Any) -> N
     loaded = load()
     spec = {**{key: str(value or "") for key, value in options.items() if key not in _PACE}, "out": options["out"]}
     name = name or f"{Path(options['source']).stem}-{options['label_set'] or 'labels'}"
+    if dry_run:
+        _rehearse(loaded, name, options, sample=sample, as_json=as_json)
+        return
     with closing(JobFile.create(loaded.settings.backfill.jobs_dir, name)) as job, job.locked():
         _run(loaded, job, spec, options, report_path=report_path, as_json=as_json)
 
@@ -168,6 +175,47 @@ def _show(name: str, *, as_json: bool) -> None:
     click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counts.read:,} rows that were read")
 
 
+def _rehearse(loaded: "Loaded", name: str, options: dict[str, Any], *, sample: int, as_json: bool) -> None:
+    from producers.backfill.rehearsal import rehearse
+
+    plan = _plan(loaded, options, name)
+    with _runners(loaded) as (ledgers, runner):
+        rehearsal = rehearse(_source(options), plan, size=sample, tags=ledgers.tags, runner=runner)
+    click.echo(json.dumps(rehearsal.to_dict(), ensure_ascii=False) if as_json else "\n".join(rehearsal.lines()))
+
+
+def _source(options: dict[str, Any]) -> "JsonLines":
+    from producers.backfill.jsonl import JsonLines
+    from producers.backfill.rows import Columns
+
+    columns = Columns(text=options["text_column"], ref=options["ref_column"], revision=options["revision_column"])
+    return JsonLines(path=options["source"], columns=columns)
+
+
+@contextmanager
+def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile", "Source", "Plan"], "Runner"]]]:
+    """What makes runners on this deployment's ledger and broker, while these are open."""
+    from producers.backfill.runner import Runner
+    from producers.publisher import Publisher
+    from tagmill.ledgers import open_ledgers
+
+    with open_ledgers(loaded.settings) as ledgers, closing(Publisher(loaded.settings)) as broker:
+
+        def runner(job: "JobFile", source: "Source", plan: "Plan") -> Runner:
+            return Runner(
+                job=job,
+                source=source,
+                plan=plan,
+                intake=ledgers.intake,
+                tags=ledgers.tags,
+                broker=broker,
+                settings=loaded.settings.intake,
+                watch=_Lines(),
+            )
+
+        yield ledgers, runner
+
+
 def _run(
     loaded: "Loaded",
     job: "JobFile",
@@ -177,34 +225,19 @@ def _run(
     report_path: Path | None,
     as_json: bool,
 ) -> None:
-    from producers.backfill.jsonl import JsonLines, write_lines, write_rejects
+    from producers.backfill.jsonl import write_lines, write_rejects
     from producers.backfill.report import report_of
-    from producers.backfill.rows import Columns
-    from producers.backfill.runner import Runner
-    from producers.publisher import Publisher
-    from tagmill.ledgers import open_ledgers
 
     if job.wish == "cancel":
         raise click.UsageError(f"job {job.name!r} was cancelled; choose another name with --job")
-    columns = Columns(text=options["text_column"], ref=options["ref_column"], revision=options["revision_column"])
-    source = JsonLines(path=options["source"], columns=columns)
+    source = _source(options)
     plan = _plan(loaded, options, job.name)
     job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
     job.state("spec", json.dumps(spec))
     job.state("wish", "run")
     began = time.monotonic()
-    with open_ledgers(loaded.settings) as ledgers, closing(Publisher(loaded.settings)) as broker:
-        runner = Runner(
-            job=job,
-            source=source,
-            plan=plan,
-            intake=ledgers.intake,
-            tags=ledgers.tags,
-            broker=broker,
-            settings=loaded.settings.intake,
-            watch=_Lines(),
-        )
-        ended = runner.run()
+    with _runners(loaded) as (_, runner):
+        ended = runner(job, source, plan).run()
     job.state("ended", ended)
     report = report_of(job, ended=ended, labels=len(plan.question.labels), seconds=time.monotonic() - began)
     if ended == "done":
@@ -225,6 +258,7 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
     from producers.backfill.pace import Hours, Limits
     from producers.backfill.question import Question
     from producers.backfill.runner import Plan, Sizes
+    from tagging.errors import InvalidMessage
     from tagging.labels import LabelBook
     from tagging.messages import Decoder
     from tagging.names import TAG_TICKET
@@ -235,7 +269,14 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
     book = LabelBook.load(loaded.config_dir / "labels", max_labels=settings.labels.max_per_set)
     served = options["model"] or settings.model.name
     decoder = Decoder(book=book, model=served, default_template="{}", limits=settings.limits)
-    task = decoder.one(TAG_TICKET, {**body, **({"multi_label": True} if options["multi_label"] else {})}, task_id=job)
+    try:
+        task = decoder.one(
+            TAG_TICKET, {**body, **({"multi_label": True} if options["multi_label"] else {})}, task_id=job
+        )
+    except InvalidMessage as e:
+        raise click.UsageError(str(e)) from None
+    if options["out"] != "ledger" and not Path(options["out"]).absolute().parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {Path(options['out']).parent}")
     own = settings.backfill
     return Plan(
         question=Question(

@@ -47,6 +47,7 @@ class Worker:
         self._database = database
         self.queue: list[tuple[str, dict[str, Any]]] = []
         self.published: list[str] = []
+        self.sent: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, Any]] = {}
         self.live = 0
         self.is_away = False
@@ -56,6 +57,7 @@ class Worker:
             if self.is_away:
                 raise BrokerUnreachable("away")
             self.published.append(id_)
+            self.sent.append(message)
             self.queue.append((id_, message))
             yield id_
 
@@ -122,6 +124,10 @@ class Desk:
             pause=lambda _: self.worker.answer(),
         )
         return self.runner
+
+    def messages(self) -> list[dict[str, Any]]:
+        """All that was published."""
+        return self.worker.sent
 
     def sent(self) -> None:
         """Read a window and send what fits."""
