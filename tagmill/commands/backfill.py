@@ -291,7 +291,10 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
         into_ledger=options["out"] == "ledger",
         source=options["source_name"] or None,
         sizes=Sizes(
-            window=own.window_rows, items=own.chunk_items, chars=own.chunk_chars, text_chars=settings.texts.max_chars
+            window=own.window_rows,
+            items=own.chunk_items,
+            chars=own.chunk_tokens // len(task.labels),
+            text_chars=settings.texts.max_chars,
         ),
         limits=Limits(
             in_flight=own.in_flight,
