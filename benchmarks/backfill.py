@@ -68,7 +68,10 @@ def run_live(plan: Plan, *, pass_s: float, echo: Callable[[str], None]) -> dict[
         alone = _waits(desk, "alone", until=lambda n: n >= _LIVE_TICKETS)
         echo(f"alone: p95 {_p95(alone):,.1f} ms")
         process = _start(_command(folder), environ, folder / "backfill.log")
-        during = _waits(desk, "during", until=lambda _: process.poll() is not None)
+        try:
+            during = _waits(desk, "during", until=lambda _: process.poll() is not None)
+        finally:
+            stop(process)
         if process.returncode:
             raise RuntimeError(f"the backfill ended with {process.returncode}")
         echo(f"during a backfill: p95 {_p95(during):,.1f} ms")
@@ -140,9 +143,12 @@ def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan)
     log = folder / "backfill.log"
     began = time.perf_counter()
     process = _start(_command(folder), environ, log)
-    _, status, used = os.wait4(process.pid, 0)
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        stop(process)
     took_s = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"the backfill ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     report = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])

@@ -103,7 +103,7 @@ class BackfillSettings(_Section):
     window_rows: int = Field(4096, ge=1, description="Rows that are read, deduplicated and sorted together.")
     chunk_items: int = Field(256, ge=1, le=MAX_ITEMS, description="Texts of a message at most.")
     chunk_tokens: int = Field(
-        4096, ge=1, description="Tokens of a message at most, padded and for all labels, a character counted as one."
+        8192, ge=1, description="Tokens of a message at most, padded and for all labels, a character counted as one."
     )
     in_flight: int = Field(4, ge=1, description="Messages that are sent and not answered.")
     live_waiting_high: int = Field(200, ge=0, description="So many live messages waiting hold a backfill, until")
