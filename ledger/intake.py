@@ -318,6 +318,18 @@ class Intake:
             since: datetime | None = connection.execute(query).scalar_one()
         return since if since is not None and since <= now else None
 
+    def unfinished_since(self, queues: Collection[str]) -> datetime | None:
+        """When the oldest message for these queues that is not finished was accepted; None where there is none.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        query = sa.select(sa.func.min(intake.c.accepted_at, type_=intake.c.accepted_at.type))
+        query = query.where(intake.c.state.in_(UNFINISHED), intake.c.queue.in_(queues))
+        with self._database.transaction() as connection:
+            since: datetime | None = connection.execute(query).scalar_one()
+        return since
+
     def counts(self) -> dict[State, int]:
         """How many rows are in each state.
 

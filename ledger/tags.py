@@ -185,6 +185,47 @@ class TagLedger:
         of_source = tags.c.source == source if source is not None else sa.true()
         return self._select(sa.and_(tags.c.ref == ref, of_source))
 
+    def standing(self, documents: Collection[Document]) -> list[StandingTags]:
+        """What stands for these documents, whatever was asked about them.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        wanted = sorted({(as_key(document.ref), as_key(document.source), document.kind) for document in documents})
+        key = sa.tuple_(tags.c.ref, tags.c.source, tags.c.kind)
+        with self._database.transaction() as connection:
+            return [
+                StandingTags(**row)
+                for some in portions(wanted)
+                for row in connection.execute(sa.select(tags).where(key.in_(some))).mappings()
+            ]
+
+    def take_back(self, withdrawn: Mapping[TagKey, str], before: Collection[StandingTags]) -> int:
+        """Remove answers where they still stand, and put back what stood before them; how many were removed.
+
+        One transaction. What a later task wrote in their place stays.
+
+        Args:
+            withdrawn: The task whose answer is removed, by the key of its row.
+            before: At most one a key; put back only where a row was removed.
+
+        Raises:
+            StoreUnavailable: The database failed; nothing was changed.
+        """
+        removed: set[TagKey] = set()
+        with self._database.writing() as connection:
+            erased = erased_among(connection, (row.document for row in before))
+            for key, task_id in sorted(withdrawn.items()):
+                columns = zip(tags.primary_key.columns, key, strict=True)
+                mine = sa.and_(tags.c.task_id == task_id, *(column == value for column, value in columns))
+                if connection.execute(sa.delete(tags).where(mine)).rowcount:
+                    removed.add(key)
+            back = [row for row in before if row.key in removed and row.document not in erased]
+            if back:
+                kept = [{**_values(row, row.updated_at), "created_at": row.created_at} for row in back]
+                connection.execute(sa.insert(tags), kept)
+        return len(removed)
+
     def close(self) -> None:
         """Close the database's connections; a later call opens new ones."""
         self._database.close()

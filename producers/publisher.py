@@ -86,6 +86,36 @@ class Publisher:
         """Celery's ``AsyncResult`` of the id."""
         return self._results.AsyncResult(task_id)
 
+    def settled(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The results that are there by now, by task id; ``{"error"}`` where a task failed.
+
+        Raises:
+            BrokerUnreachable: The results backend did not answer.
+        """
+        backend = self._results.backend
+        try:
+            metas = {id_: backend.get_task_meta(id_) for id_ in task_ids}
+        except (OperationalError, OSError, *getattr(backend, "connection_errors", ())) as e:
+            raise BrokerUnreachable(f"the results backend cannot be reached: {type(e).__name__}") from e
+        return {
+            id_: meta["result"] if meta["status"] == SUCCESS else {"error": str(meta["result"])}
+            for id_, meta in metas.items()
+            if meta["status"] in READY_STATES
+        }
+
+    def discard(self, task_ids: Iterable[str]) -> None:
+        """Remove the results of these tasks, which their reader has kept.
+
+        Raises:
+            BrokerUnreachable: The results backend did not answer; they expire by themselves.
+        """
+        backend = self._results.backend
+        try:
+            for id_ in task_ids:
+                backend.forget(id_)
+        except (OperationalError, OSError, *getattr(backend, "connection_errors", ())) as e:
+            raise BrokerUnreachable(f"the results backend cannot be reached: {type(e).__name__}") from e
+
     def forget(self, task_ids: Iterable[str]) -> int:
         """Remove the results of these tasks; how many there were."""
         found = [id_ for id_ in task_ids if self._results.backend.get_task_meta(id_)["status"] in READY_STATES]

@@ -15,6 +15,10 @@
     ├── EngineLost           the engine's process dies again and again; the worker has to stop
     ├── BrokerUnreachable    the queue cannot be reached; whether a message got there is not known
     ├── BrokerRefused        the broker is set up so that it would lose messages; says how to mend it
+    ├── SourceRefused        a backfill cannot read its source as it was described; says what to do
+    ├── SourceBroken         reading stopped in the midst of a source; what was read before stands
+    ├── JobRefused           a backfill's job cannot be run or found as it was named; says what to do
+    ├── OutputRefused        a backfill cannot write its output where or as it was told
     └── StoreUnavailable     a store that must not be skipped (the ledger) cannot be reached
 
 The text of an error is read by people: it says what was expected, what came, and what to do. It never
@@ -96,3 +100,19 @@ class BrokerRefused(TagmillError):
 
 class BrokerUnreachable(TagmillError):
     """The broker cannot be reached; whether a message got there is not known."""
+
+
+class SourceRefused(TagmillError):
+    """A backfill's source cannot be read as it was described. The text says what was found, and what to do."""
+
+
+class SourceBroken(TagmillError):
+    """Reading stopped in the midst of a source: a cut-off file, a lost connection. What was read before stands."""
+
+
+class OutputRefused(TagmillError):
+    """The output of a backfill cannot be written there, or not in that format."""
+
+
+class JobRefused(TagmillError):
+    """A backfill's job is not there, is another one, or is being run by somebody else. The text says what to do."""

@@ -96,6 +96,22 @@ class IntakeSettings(_Section):
     backoff_max_s: float = Field(30.0, gt=0)
 
 
+class BackfillSettings(_Section):
+    """How much a bulk backfill does at a time, and when it gives way: ``tagmill backfill``."""
+
+    jobs_dir: Path = Field(Path(".tagmill/jobs"), description="Folder of the job files; they hold customers' texts.")
+    window_rows: int = Field(4096, ge=1, description="Rows that are read, deduplicated and sorted together.")
+    chunk_items: int = Field(256, ge=1, le=MAX_ITEMS, description="Texts of a message at most.")
+    chunk_tokens: int = Field(
+        8192, ge=1, description="Tokens of a message at most, padded and for all labels, a character counted as one."
+    )
+    in_flight: int = Field(4, ge=1, description="Messages that are sent and not answered.")
+    live_waiting_high: int = Field(200, ge=0, description="So many live messages waiting hold a backfill, until")
+    live_waiting_low: int = Field(20, ge=0, description="no more than so many wait.")
+    live_age_s: float = Field(5.0, gt=0, description="A live message that takes so long holds it as well.")
+    patience_s: float = Field(300.0, ge=0, description="A broker or ledger lost for so long ends the command.")
+
+
 class ModelSettings(_Section):
     """What answers."""
 
@@ -240,6 +256,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     ledger: LedgerSettings = LedgerSettings()
     intake: IntakeSettings = IntakeSettings()
+    backfill: BackfillSettings = BackfillSettings()
     model: ModelSettings = ModelSettings()
     batching: BatchingSettings = BatchingSettings()
     labels: LabelsSettings = LabelsSettings()
@@ -508,6 +525,16 @@ def _intake_disagreements(s: Settings) -> Iterator[str]:
             f"{comes_back_s:.0f} s: it would be published twice.\n"
             f"    Set intake.sweep_after_s to {comes_back_s:.0f} or more, or TAGMILL_INTAKE__SWEEP_AFTER_S="
             f"{comes_back_s:.0f}."
+        )
+    if s.backfill.live_waiting_low > s.backfill.live_waiting_high:
+        yield (
+            f"backfill.live_waiting_low {s.backfill.live_waiting_low} is above backfill.live_waiting_high "
+            f"{s.backfill.live_waiting_high}; set it lower"
+        )
+    if s.backfill.chunk_items > s.texts.max_items:
+        yield (
+            f"backfill.chunk_items is {s.backfill.chunk_items} but workers take texts.max_items {s.texts.max_items} a "
+            "message: set it to that or less"
         )
     if s.intake.backoff_s > s.intake.backoff_max_s:
         yield f"intake.backoff_s {s.intake.backoff_s:g} is above intake.backoff_max_s {s.intake.backoff_max_s:g}"

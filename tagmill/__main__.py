@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "enqueue": "Accept texts, put them on the queue and print their ids.",
     "serve": "Accept texts over HTTP, and answer with their tags.",
     "keys": "Make, list and revoke keys of the HTTP API.",
+    "backfill": "Tag every row of a file; pause, resume, undo.",
     "relay": "Publish what was accepted; run one beside the workers.",
     "writeback": "Put tags where agents look, list those that are ours, take them back.",
     "status": "Say what became of an id or a reference, or how full the intake is.",

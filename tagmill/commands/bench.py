@@ -101,6 +101,31 @@ def soak(batches: int, precision: str, as_json: bool) -> None:
     _show(figures, as_json=as_json)
 
 
+@command.command()
+@click.option("--rows", type=click.IntRange(1000), default=200_000, show_default=True)
+@click.option("--repeated", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True, help="Share.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def backfill(rows: int, repeated: float, as_json: bool) -> None:
+    """Rows a second and the memory of a backfill through a real Redis, with an engine that costs nothing."""
+    from benchmarks.backfill import Plan, run
+
+    figures = run(Plan(rows=rows, repeated=repeated), echo=lambda line: click.echo(line, err=True))
+    _show(figures, as_json=as_json)
+
+
+@command.command("backfill-live")
+@click.option("--rows", type=click.IntRange(1000), default=20_000, show_default=True, help="Of the backfill.")
+@click.option("--pass-ms", type=click.FloatRange(0), default=15.0, show_default=True, help="That a pass takes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def backfill_live(rows: int, pass_ms: float, as_json: bool) -> None:
+    """How long a live ticket waits, alone and during a backfill on the same worker."""
+    from benchmarks.backfill import Plan, run_live
+
+    plan = Plan(rows=rows, repeated=0.0)
+    figures = run_live(plan, pass_s=pass_ms / 1000, echo=lambda line: click.echo(line, err=True))
+    _show(figures, as_json=as_json)
+
+
 def _show(figures: Mapping[str, Any], *, as_json: bool) -> None:
     lines = (f"{name:<22} {value}" for name, value in figures.items())
     click.echo(json.dumps(figures) if as_json else "\n".join(lines))

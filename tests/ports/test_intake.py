@@ -237,3 +237,14 @@ def test_what_was_published_too_often_is_parked_with_the_reason(intake, database
     [parked] = DeadLedger(database).list()
     assert (parked.id, parked.reason) == ("a", "published 5 times and never finished")
     assert parked.message["ref"] == "T-1"
+
+
+def test_says_since_when_live_messages_are_not_finished(intake):
+    assert intake.unfinished_since([QUEUE_TICKETS]) is None
+    before = datetime.now(UTC)
+    intake.accept([bulk(), ticket("a")])
+    intake.accept([ticket("b", ref="T-2")])
+    since = intake.unfinished_since([QUEUE_TICKETS])
+    assert before <= since <= intake.get("a").accepted_at
+    intake.published(["a"], now=NOW, again_at=LATER)
+    assert intake.unfinished_since([QUEUE_TICKETS]) == since

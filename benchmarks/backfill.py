@@ -1,0 +1,181 @@
+"""Rows a second of a backfill through a real Redis, and its memory, with an engine that costs nothing.
+
+The command is a process of its own, and so is the worker. The clock runs from the start of the command to its end, the
+output written: reading, deduplicating, the job file, the intake, the queue, the answers and the file.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from producers.publisher import Publisher
+from tagging.names import TAG_TICKET
+from tagging.settings import load
+from tagmill.embedded import end_on_signals, redis_server, stop
+
+_LABELS: Final = "物流配送,退款退货,支付,账号登录,其他"
+_LIVE_TICKETS: Final = 200
+_LIVE_EVERY_S: Final = 0.03
+_LIMIT_S: Final = 60.0
+_TEXT: Final = "订单{}付款后一直显示处理中，麻烦帮忙看一下什么时候可以发货，谢谢"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured."""
+
+    rows: int
+    repeated: float
+    """Share of the rows whose text an earlier row has."""
+
+
+def run(plan: Plan, *, echo: Callable[[str], None]) -> dict[str, Any]:
+    """Rows a second, peak memory and CPU time of the command, and its report.
+
+    Raises:
+        RuntimeError: The command or the worker failed.
+    """
+    with _served("fake") as (folder, environ):
+        source = folder / "rows.jsonl"
+        _write(source, plan)
+        echo(f"{plan.rows:,} rows, {source.stat().st_size / 1e6:,.0f} MB")
+        return _measure(source, environ, folder, plan)
+
+
+def run_live(plan: Plan, *, pass_s: float, echo: Callable[[str], None]) -> dict[str, Any]:
+    """How long a live ticket waits for its answer, alone and during a backfill on the same worker.
+
+    Args:
+        plan: The backfill.
+        pass_s: That the engine takes for a pass, whatever is in it.
+        echo: Gets a line a phase.
+
+    Raises:
+        RuntimeError: The backfill failed, or the worker gave no answer.
+    """
+    with _served(f"fake:pass_s={pass_s:g}") as (folder, environ), closing(_desk(environ)) as desk:
+        _write(folder / "rows.jsonl", plan)
+        _waits(desk, "warm", until=lambda n: n >= 20)
+        alone = _waits(desk, "alone", until=lambda n: n >= _LIVE_TICKETS)
+        echo(f"alone: p95 {_p95(alone):,.1f} ms")
+        process = _start(_command(folder), environ, folder / "backfill.log")
+        try:
+            during = _waits(desk, "during", until=lambda _: process.poll() is not None)
+        finally:
+            stop(process)
+        if process.returncode:
+            raise RuntimeError(f"the backfill ended with {process.returncode}")
+        echo(f"during a backfill: p95 {_p95(during):,.1f} ms")
+    return {
+        "rows": plan.rows,
+        "pass_s": pass_s,
+        "tickets_alone": len(alone),
+        "tickets_during": len(during),
+        "p50_alone_ms": round(statistics.median(alone), 1),
+        "p50_during_ms": round(statistics.median(during), 1),
+        "p95_alone_ms": round(_p95(alone), 1),
+        "p95_during_ms": round(_p95(during), 1),
+        "p95_ratio": round(_p95(during) / _p95(alone), 2),
+    }
+
+
+@contextmanager
+def _served(model: str) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder, and the settings of a deployment with a worker of this model."""
+    end_on_signals()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-bench-")))
+        store = stack.enter_context(redis_server(folder / "redis"))
+        environ = {
+            "TAGMILL_BROKER__URL": store.url(0),
+            "TAGMILL_RESULTS__URL": store.url(1),
+            "TAGMILL_CACHE__URL": store.url(2),
+            "TAGMILL_LEDGER__URL": f"sqlite:///{folder / 'ledger.db'}",
+            "TAGMILL_BACKFILL__JOBS_DIR": str(folder / "jobs"),
+            "TAGMILL_MODEL__NAME": model,
+            "TAGMILL_MODEL__ISOLATE": "false",
+            "TAGMILL_LOG__LEVEL": "warning",
+        }
+        worker = _start(["-m", "tagmill", "worker", "-l", "ERROR"], environ, folder / "worker.log")
+        stack.callback(stop, worker, grace_s=60)
+        yield folder, environ
+
+
+def _desk(environ: Mapping[str, str]) -> Publisher:
+    return Publisher(load(environ=environ).settings)
+
+
+def _waits(desk: Publisher, name: str, *, until: Callable[[int], bool]) -> list[float]:
+    """Milliseconds from sending a ticket to its answer, one ticket after the other, until it is enough."""
+    waits: list[float] = []
+    while not until(len(waits)):
+        began = time.perf_counter()
+        message = {"text": f"{name} {len(waits)} 付款后一直没有发货", "labels": _LABELS.split(",")}
+        task_id = desk.publish(TAG_TICKET, message)
+        while not desk.settled([task_id]):
+            if time.perf_counter() - began > _LIMIT_S:
+                raise RuntimeError(f"no answer within {_LIMIT_S:g} s")
+            time.sleep(0.001)
+        waits.append(1000 * (time.perf_counter() - began))
+        time.sleep(_LIVE_EVERY_S)
+    return waits
+
+
+def _p95(waits: Sequence[float]) -> float:
+    return statistics.quantiles(waits, n=20)[-1]
+
+
+def _command(folder: Path) -> list[str]:
+    source, out = folder / "rows.jsonl", folder / "out.jsonl"
+    return ["-m", "tagmill", "backfill", str(source), "-l", _LABELS, "--out", str(out), "--json"]
+
+
+def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan) -> dict[str, Any]:
+    log = folder / "backfill.log"
+    began = time.perf_counter()
+    process = _start(_command(folder), environ, log)
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        stop(process)
+    took_s = time.perf_counter() - began
+    if process.returncode:
+        raise RuntimeError(f"the backfill ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    report = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    cpu_s = used.ru_utime + used.ru_stime
+    return {
+        "rows": plan.rows,
+        "questions": report["questions"],
+        "rows_per_s": round(plan.rows / took_s),
+        "seconds": round(took_s, 1),
+        "producer_rss_mb": round(used.ru_maxrss / 1024),
+        "producer_cpu_us_per_row": round(1e6 * cpu_s / plan.rows, 1),
+        "job_file_mb": round(sum(path.stat().st_size for path in (folder / "jobs").iterdir()) / 1e6),
+        "source_mb": round(source.stat().st_size / 1e6),
+    }
+
+
+def _write(path: Path, plan: Plan) -> None:
+    """The rows; which of them repeat is spread evenly."""
+    distinct = max(1, round(plan.rows * (1 - plan.repeated)))
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(plan.rows):
+            text = _TEXT.format(f"{number % distinct:09d}")
+            file.write(json.dumps({"id": f"T-{number}", "text": text}, ensure_ascii=False) + "\n")
+
+
+def _start(arguments: list[str], environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            [sys.executable, *arguments], env={**os.environ, **environ}, stdout=sink, stderr=subprocess.STDOUT
+        )

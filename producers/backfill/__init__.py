@@ -1,0 +1,1 @@
+"""Backfills: every row of a file or table is tagged, while live tickets go first."""

@@ -1,0 +1,382 @@
+"""Runs a job: reads windows of the source, sends chunks through the intake, and keeps their answers in the job file.
+
+One thread, one step after the other, and each is kept before the next begins. Answers come back as Celery results, one
+read a message in flight; the intake says what became of a message whose result never came.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final, Literal, Protocol, cast
+
+import structlog
+
+from ledger.intake import Due, Intake, Submission
+from ledger.tags import StandingTags, TagLedger
+from producers.backfill.job import Chunk, JobFile, Settled, Window
+from producers.backfill.pace import Limits, Load, Wait, decide, live_is_behind
+from producers.backfill.question import Item, Question, cut, item_of_document, item_of_text, slim
+from producers.backfill.rows import Record, Rejected, Row
+from producers.plan import pause_s
+from producers.relay import deliver
+from tagging.documents import Document
+from tagging.errors import BrokerUnreachable, StoreUnavailable
+from tagging.names import LIVE_QUEUES, QUEUE_BULK, TAG_MANY
+from tagging.settings import IntakeSettings
+from tagging.text import clean
+
+log = structlog.get_logger()
+
+Ended = Literal["done", "paused", "cancelled"]
+
+_POLL_S: Final = 0.02
+_LOOK_AT_LIVE_S: Final = 0.5
+_LOOK_FOR_LOST_S: Final = 5.0
+_RESULT_IS_LATE_S: Final = 10.0
+"""A worker stores the result right after it has finished the message in the intake."""
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    @property
+    def name(self) -> str:
+        """As people know it."""
+        ...
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        """The records behind the one of this number, in order, in bounded memory."""
+        ...
+
+
+class Broker(Protocol):
+    """What a runner asks of ``Publisher``, beside what a relay does."""
+
+    def publishing(self, messages: Sequence[tuple[str, Mapping[str, Any], str]]) -> Iterator[str]:
+        """The ids of (task, message, task id) triples, each once the broker has confirmed it."""
+        ...
+
+    def waiting(self, queue: str) -> int:
+        """How many messages the queue holds."""
+        ...
+
+    def settled(self, task_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The results that are there by now, by task id; ``{"error"}`` where a task failed."""
+        ...
+
+    def discard(self, task_ids: Sequence[str]) -> None:
+        """Remove the results of these tasks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is done at a time."""
+
+    window: int
+    """Records that are read, deduplicated and sorted together."""
+    items: int
+    """In a message at most."""
+    chars: int
+    """Of a message at most, padded to its longest text."""
+    text_chars: int
+    """Of a text at most; a longer one is rejected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is told."""
+
+    question: Question
+    into_ledger: bool
+    """Tags stand in the ledger under the rows' own references; or else answers go to a file, one question a text."""
+    source: str | None
+    """The system that rows come from, where they do not say."""
+    sizes: Sizes
+    limits: Limits
+    patience_s: float
+    """A broker or ledger that is away for so long ends the run; the job stays as it is."""
+    pepper: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """What a run has done so far, for those who watch."""
+
+    read: int = 0
+    sent: int = 0
+    answered: int = 0
+    in_flight: int = 0
+    live_waiting: int = 0
+    live_age_s: float = 0.0
+    waits_for: str = ""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.began
+
+
+class Runner:
+    """Takes a job as far as it goes. The caller holds the job's lock."""
+
+    def __init__(
+        self,
+        *,
+        job: JobFile,
+        source: Source,
+        plan: Plan,
+        intake: Intake,
+        tags: TagLedger,
+        broker: Broker,
+        settings: IntakeSettings,
+        watch: Callable[[Progress], None] = lambda _: None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._intake = intake
+        self._tags = tags
+        self._broker = broker
+        self._settings = settings
+        self._watch = watch
+        self._pause = pause
+        self._records = source.records(after=job.cursor)
+        self.progress = Progress()
+        self._held = False
+        self._lost = _Every(_LOOK_FOR_LOST_S)
+        self._live = _Every(_LOOK_AT_LIVE_S)
+
+    def run(self) -> Ended:
+        """How it ended: ``paused`` and ``cancelled`` where somebody wished so, with nothing lost.
+
+        Raises:
+            BrokerUnreachable, StoreUnavailable: For longer than it has patience; the same command goes on.
+            SourceBroken: What was read before stands; the same command goes on.
+        """
+        self._broker.waiting(QUEUE_BULK)  # a broker that is not there now is not waited for
+        failures, lost_at = 0, 0.0
+        while not self._job.is_done:
+            if (wish := self._job.wish) != "run":
+                return "paused" if wish == "pause" else "cancelled"
+            try:
+                idle_s = self.step()
+                failures = 0
+            except (BrokerUnreachable, StoreUnavailable) as e:
+                failures += 1
+                lost_at = time.monotonic() if failures == 1 else lost_at
+                if time.monotonic() - lost_at > self._plan.patience_s:
+                    raise
+                log.warning("backfill.waits", cause=type(e).__name__, failures=failures)
+                idle_s = pause_s(failures, first_s=1.0, longest_s=30.0, share=1.0)
+            self._watch(self.progress)
+            if idle_s:
+                self._pause(idle_s)
+        return "done"
+
+    def step(self) -> float:
+        """Keep the answers that came, read and send what may be sent; how many seconds to do nothing afterwards."""
+        open_ = self._job.chunks("sent")
+        came = self._collect(open_)
+        self.progress.in_flight = len(open_) - came
+        decision = decide(self._load(), self._plan.limits, held=self._held)
+        if isinstance(decision, Wait):
+            self.progress.waits_for = decision.reason
+            return min(decision.seconds, 1.0) or (0.0 if came else _POLL_S)
+        self.progress.waits_for = ""
+        ready = self._job.chunks("ready", limit=decision.messages)
+        if not ready and not self._job.is_read:
+            self._read()
+            return 0.0
+        if ready:
+            self._send(ready)
+        return 0.0 if ready or came else _POLL_S
+
+    # read
+
+    def _read(self) -> None:
+        """One window, in one transaction."""
+        records = list(islice(self._records, self._plan.sizes.window))
+        rejected = [one for one in records if isinstance(one, Rejected)]
+        rows: list[tuple[Row, str]] = []
+        items: dict[str, Item] = {}
+        for record in records:
+            match self._checked(record):
+                case Row() as row:
+                    item = self._item(row)
+                    items.setdefault(item.id, item)
+                    rows.append((row, item.id))
+                case Rejected() as refused if isinstance(record, Row):
+                    rejected.append(refused)
+        new = [items[id_] for id_ in sorted(self._job.unknown(list(items)))]
+        known, before = self._ask_the_ledger(new)
+        open_ = [item for item in new if item.id not in known]
+        sizes = self._plan.sizes
+        self._job.add(
+            Window(
+                rows=rows,
+                rejected=rejected,
+                known={item.id: (item, known[item.id]) for item in new if item.id in known},
+                chunks=cut(open_, most=sizes.items, max_chars=sizes.chars),
+                before=before,
+                last=len(records) < sizes.window,
+            )
+        )
+        self.progress.read += len(records)
+
+    def _checked(self, record: Record) -> Record:
+        """The row with its text as a worker will read it, or why it cannot be asked about."""
+        if isinstance(record, Rejected):
+            return record
+        text = clean(record.text)
+        limit = self._plan.sizes.text_chars
+        if text and len(text) <= limit:
+            return Row(**{**{name: getattr(record, name) for name in Row.__slots__}, "text": text})
+        reason = f"text: {len(text):,} characters, limit is {limit:,}" if text else "text: empty after cleaning"
+        return Rejected(number=record.number, reason=reason, columns=record.columns)
+
+    def _item(self, row: Row) -> Item:
+        plan = self._plan
+        if plan.into_ledger:
+            return item_of_document(row, plan.question, source=plan.source, pepper=plan.pepper)
+        return item_of_text(row, plan.question, pepper=plan.pepper)
+
+    def _ask_the_ledger(self, items: Sequence[Item]) -> tuple[dict[str, Settled], dict[str, dict[str, Any]]]:
+        """What stands as the answer to some of these; and, for the others, what their answer would replace."""
+        standing: dict[tuple[str, str, str], list[StandingTags]] = {}
+        for one in self._tags.standing([Document(item.source, item.ref, item.kind) for item in items]):
+            standing.setdefault((one.source, one.ref, one.kind), []).append(one)
+        known: dict[str, Settled] = {}
+        before: dict[str, dict[str, Any]] = {}
+        for item in items:
+            for one in standing.get((item.source, item.ref, item.kind), ()):
+                if self._plan.question.is_answered_by(one.answer, item):
+                    known[item.id] = Settled(outcome="cached", answer=slim(one.answer))
+                elif self._plan.question.asks_what(one.answer):
+                    before[item.id] = kept(one)
+        return known, before
+
+    # send
+
+    def _send(self, chunks: Sequence[Chunk]) -> None:
+        """Accept them, publish those that are not known to be published, and note that their answers will come."""
+        items = {chunk: self._job.items(chunk) for chunk in chunks}
+        submissions = [
+            Submission(id=chunk.message_id, task=TAG_MANY, message=self._plan.question.message(items[chunk]))
+            for chunk in chunks
+        ]
+        until = datetime.now(UTC) + timedelta(seconds=self._settings.claim_s)
+        receipts = self._intake.accept(submissions, claimed_until=until)
+        due = [
+            Due(id=s.id, task=s.task, queue=QUEUE_BULK, message=s.message, publishes=0)
+            for s, receipt in zip(submissions, receipts, strict=True)
+            if receipt.outcome == "accepted" or (receipt.outcome == "known" and self._is_unpublished(s.id))
+        ]
+        deliver(due, intake=self._intake, broker=self._broker, settings=self._settings)
+        self._job.sent(chunks)
+        for chunk, receipt in zip(chunks, receipts, strict=True):
+            if receipt.outcome == "erased":
+                self._fail(chunk, "every document of its message was erased")
+        self.progress.sent += sum(map(len, items.values()))
+        self.progress.in_flight += len(chunks)
+
+    def _is_unpublished(self, id_: str) -> bool:
+        """Whether we were killed between accepting it and publishing it."""
+        row = self._intake.get(id_)
+        return row is not None and row.state == "accepted"
+
+    # collect
+
+    def _collect(self, chunks: Sequence[Chunk]) -> int:
+        """Keep the answers that came; for how many of these chunks."""
+        results = self._broker.settled([chunk.message_id for chunk in chunks])
+        for chunk in chunks:
+            if (result := results.get(chunk.message_id)) is not None:
+                self._settle(chunk, result)
+        # Only now: killed before, they are read once more.
+        self._broker.discard(list(results))
+        if len(results) < len(chunks) and self._lost.is_due():
+            self._look_for_lost([chunk for chunk in chunks if chunk.message_id not in results])
+        return len(results)
+
+    def _settle(self, chunk: Chunk, result: Mapping[str, Any]) -> None:
+        if "error" in result:
+            self._fail(chunk, str(result["error"]))
+            return
+        settled = [
+            Settled(outcome="failed", reason=str(answer["error"]))
+            if "error" in answer
+            else Settled(outcome="tagged", answer=slim(answer), cache=answer["cache"], tokens=answer["tokens"])
+            for answer in result["answers"]
+        ]
+        self._job.settle(chunk, settled)
+        self.progress.answered += len(settled)
+
+    def _fail(self, chunk: Chunk, reason: str) -> None:
+        n = len(self._job.items(chunk))
+        self._job.settle(chunk, [Settled(outcome="failed", reason=reason)] * n)
+        self.progress.answered += n
+
+    def _look_for_lost(self, chunks: Sequence[Chunk]) -> None:
+        """Ask the intake about messages whose result has not come."""
+        now = datetime.now(UTC)
+        for chunk in chunks:
+            row = self._intake.get(chunk.message_id)
+            finished_at = row.finished_at if row is not None else now - timedelta(days=1)
+            if finished_at is None or (now - finished_at).total_seconds() < _RESULT_IS_LATE_S:
+                continue
+            if row is not None and row.state in ("dead", "erased"):
+                self._fail(chunk, row.reason or row.state)
+            else:
+                # It is tagged; its result was evicted or has expired. Workers answer from what they know.
+                log.warning("backfill.sent_again", id=chunk.message_id, attempt=chunk.attempt + 1)
+                self._job.send_again(chunk)
+
+    # pace
+
+    def _load(self) -> Load:
+        progress = self.progress
+        if self._live.is_due():
+            since = self._intake.unfinished_since(LIVE_QUEUES)
+            progress.live_age_s = (datetime.now(UTC) - since).total_seconds() if since else 0.0
+            progress.live_waiting = sum(map(self._broker.waiting, LIVE_QUEUES))
+        load = Load(
+            in_flight=progress.in_flight,
+            live_waiting=progress.live_waiting,
+            live_age_s=progress.live_age_s,
+            sent=progress.sent,
+            elapsed_s=progress.elapsed_s,
+            now=datetime.now().astimezone(),
+        )
+        self._held = live_is_behind(load, self._plan.limits, held=self._held)
+        return load
+
+
+def kept(row: StandingTags) -> dict[str, Any]:
+    """The row as a job file keeps it."""
+    return {**asdict(row), "created_at": row.created_at.isoformat(), "updated_at": row.updated_at.isoformat()}
+
+
+def restored(values: Mapping[str, Any]) -> StandingTags:
+    """The row of ``kept``."""
+    moments = {name: datetime.fromisoformat(values[name]) for name in ("created_at", "updated_at")}
+    return StandingTags(**cast("dict[str, Any]", {**values, **moments}))
+
+
+class _Every:
+    """Due at once, and then every so many seconds."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_at = 0.0
+
+    def is_due(self) -> bool:
+        """Whether its time has come; the next one is then set."""
+        now = time.monotonic()
+        if now < self._due_at:
+            return False
+        self._due_at = now + self._every_s
+        return True

@@ -1,0 +1,329 @@
+"""``tagmill backfill``: tag every row of a file, and say how far it is."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tagmill.commands.enqueue import split_labels
+
+if TYPE_CHECKING:
+    from producers.backfill.job import JobFile
+    from producers.backfill.jsonl import JsonLines
+    from producers.backfill.runner import Plan, Progress, Runner, Source
+    from tagging.settings import Loaded
+    from tagmill.ledgers import Ledgers
+
+_RUN: Final = "run"
+_LINE_EVERY_S: Final = 5.0
+
+
+class RunsByDefault(click.Group):
+    """A group whose first argument may be a source: what is no subcommand is run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The arguments, with the subcommand that was meant."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [_RUN, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=RunsByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Tag every row of SOURCE: `tagmill backfill SOURCE --label-set S --out PATH` (`tagmill backfill run --help`).
+
+    The same command again goes on where it stopped, however it stopped.
+    """
+
+
+@command.command(_RUN)
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-l", "--labels", default="", help="Comma-separated, Chinese commas too.")
+@click.option("-S", "--label-set", default="", help="Name of a label set.")
+@click.option("--multi-label", is_flag=True, help="Score each label by itself, whatever the label set says.")
+@click.option("--template", default="", help="Hypothesis with one {}. Default: the label set's, then the model's.")
+@click.option("--model", default="", help="Refuse workers that serve another one.")
+@click.option(
+    "--out", default="ledger", show_default=True, help="PATH of JSON lines in the order of SOURCE, or ledger."
+)
+@click.option("--job", "name", default="", help="Name of the job. Default: that of SOURCE and the label set.")
+@click.option("--source-name", default="", help="System that the rows come from, where they do not say.")
+@click.option("--text-column", help="Default: text, content, body or description.")
+@click.option("--ref-column", help="Default: ref, id or ticket_id.")
+@click.option("--revision-column", help="Default: revision.")
+@click.option("--again", is_flag=True, help="Ask also where an answer of this model stands: it was replaced.")
+@click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Texts a second.")
+@click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to, from the answers to a sample.")
+@click.option("--sample", type=click.IntRange(1), default=200, show_default=True, help="Rows of it, with --dry-run.")
+@click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown goes here.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, **options: Any) -> None:
+    """Tag every row of SOURCE, a file of JSON lines, through the intake.
+
+    Rows without an answer go to JOB.rejects.jsonl beside SOURCE, which can be a SOURCE. Exit codes: 0 every row has an
+    answer, 1 some have none or the job was paused, 2 usage, 3 broker unreachable: the same command goes on.
+    """
+    from producers.backfill.job import JobFile
+    from tagging.settings import load
+
+    loaded = load()
+    spec = {**{key: str(value or "") for key, value in options.items() if key not in _PACE}, "out": options["out"]}
+    name = name or f"{Path(options['source']).stem}-{options['label_set'] or 'labels'}"
+    if dry_run:
+        _rehearse(loaded, name, options, sample=sample, as_json=as_json)
+        return
+    with closing(JobFile.create(loaded.settings.backfill.jobs_dir, name)) as job, job.locked():
+        _run(loaded, job, spec, options, report_path=report_path, as_json=as_json)
+
+
+_PACE: Final = ("max_rate", "between")
+"""What may differ from run to run of the same job."""
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def resume(name: str, as_json: bool) -> None:
+    """Go on with the job of this NAME as it was begun."""
+    with _existing(name) as (loaded, job), job.locked():
+        spec = json.loads(job.fact("spec") or "{}")
+        options = {**spec, "source": Path(spec["source"]), **{key: spec[key] == "True" for key in _FLAGS}}
+        nothing = {key: options[key] or None for key in ("text_column", "ref_column", "revision_column")}
+        pace = {"max_rate": None, "between": ""}
+        _run(loaded, job, spec, {**options, **nothing, **pace}, report_path=None, as_json=as_json)
+
+
+_FLAGS: Final = ("multi_label", "again")
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(as_json: bool) -> None:
+    """List the jobs and how far each is."""
+    from producers.backfill.job import names_in
+    from tagging.settings import load
+
+    for name in names_in(load().settings.backfill.jobs_dir):
+        _show(name, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(name: str, as_json: bool) -> None:
+    """Say how far the job of this NAME is."""
+    _show(name, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+def pause(name: str) -> None:
+    """Stop whoever runs the job of this NAME; what is on the queue is still tagged, and kept when it is resumed."""
+    with _existing(name) as (_, job):
+        job.state("wish", "pause")
+
+
+@command.command()
+@click.argument("name")
+def cancel(name: str) -> None:
+    """End the job of this NAME for good; what is tagged stays, until `undo`."""
+    with _existing(name) as (_, job):
+        job.state("wish", "cancel")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def undo(name: str, as_json: bool) -> None:
+    """Take back what the job of this NAME wrote to the ledger, and put back what stood before it.
+
+    Tags that somebody wrote in their place meanwhile stay. Refused while the job runs, and while anything of it is on
+    the queue: resume it first, and let it end.
+    """
+    from producers.backfill.undoing import undo as undo_job
+    from tagmill.ledgers import open_ledgers
+
+    with _existing(name) as (loaded, job), job.locked(), open_ledgers(loaded.settings) as ledgers:
+        undone = undo_job(job, ledgers.tags)
+    click.echo(
+        json.dumps(undone) if as_json else f"{undone['removed']:,} taken back, {undone['kept']:,} not ours any more"
+    )
+
+
+@contextmanager
+def _existing(name: str) -> Iterator[tuple["Loaded", "JobFile"]]:
+    from producers.backfill.job import JobFile
+    from tagging.settings import load
+
+    loaded = load()
+    with closing(JobFile.open(loaded.settings.backfill.jobs_dir, name)) as job:
+        yield loaded, job
+
+
+def _show(name: str, *, as_json: bool) -> None:
+    with _existing(name) as (_, job):
+        counts = job.counts()
+        state = job.fact("ended") or "open"
+    done = counts.read - counts.open
+    row = {"job": name, "state": state, "read": counts.read, "answered": done, "open": counts.open}
+    click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counts.read:,} rows that were read")
+
+
+def _rehearse(loaded: "Loaded", name: str, options: dict[str, Any], *, sample: int, as_json: bool) -> None:
+    from producers.backfill.rehearsal import rehearse
+
+    plan = _plan(loaded, options, name)
+    with _runners(loaded) as (ledgers, runner):
+        rehearsal = rehearse(_source(options), plan, size=sample, tags=ledgers.tags, runner=runner)
+    click.echo(json.dumps(rehearsal.to_dict(), ensure_ascii=False) if as_json else "\n".join(rehearsal.lines()))
+
+
+def _source(options: dict[str, Any]) -> "JsonLines":
+    from producers.backfill.jsonl import JsonLines
+    from producers.backfill.rows import Columns
+
+    columns = Columns(text=options["text_column"], ref=options["ref_column"], revision=options["revision_column"])
+    return JsonLines(path=options["source"], columns=columns)
+
+
+@contextmanager
+def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile", "Source", "Plan"], "Runner"]]]:
+    """What makes runners on this deployment's ledger and broker, while these are open."""
+    from producers.backfill.runner import Runner
+    from producers.publisher import Publisher
+    from tagmill.ledgers import open_ledgers
+
+    with open_ledgers(loaded.settings) as ledgers, closing(Publisher(loaded.settings)) as broker:
+
+        def runner(job: "JobFile", source: "Source", plan: "Plan") -> Runner:
+            return Runner(
+                job=job,
+                source=source,
+                plan=plan,
+                intake=ledgers.intake,
+                tags=ledgers.tags,
+                broker=broker,
+                settings=loaded.settings.intake,
+                watch=_Lines(),
+            )
+
+        yield ledgers, runner
+
+
+def _run(
+    loaded: "Loaded",
+    job: "JobFile",
+    spec: dict[str, str],
+    options: dict[str, Any],
+    *,
+    report_path: Path | None,
+    as_json: bool,
+) -> None:
+    from producers.backfill.jsonl import write_lines, write_rejects
+    from producers.backfill.report import report_of
+
+    if job.wish == "cancel":
+        raise click.UsageError(f"job {job.name!r} was cancelled; choose another name with --job")
+    source = _source(options)
+    plan = _plan(loaded, options, job.name)
+    job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
+    job.state("spec", json.dumps(spec))
+    job.state("wish", "run")
+    began = time.monotonic()
+    with _runners(loaded) as (_, runner):
+        ended = runner(job, source, plan).run()
+    job.state("ended", ended)
+    report = report_of(job, ended=ended, labels=len(plan.question.labels), seconds=time.monotonic() - began)
+    if ended == "done":
+        if not plan.into_ledger:
+            write_lines(Path(options["out"]), ({**columns, **answer} for columns, answer in job.answered()))
+        if report.rejected or report.failed:
+            rejects = source.path.with_name(f"{job.name}.rejects.jsonl")
+            write_rejects(rejects, job.refused())
+            click.echo(f"{report.rejected + report.failed:,} rows without an answer: {rejects}", err=True)
+    if report_path is not None:
+        report_path.write_text(report.to_markdown(), encoding="utf-8")
+    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_markdown())
+    sys.exit(report.exit_code)
+
+
+def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
+    """What the options and settings say, checked as a worker would check it."""
+    from producers.backfill.pace import Hours, Limits
+    from producers.backfill.question import Question
+    from producers.backfill.runner import Plan, Sizes
+    from tagging.errors import InvalidMessage
+    from tagging.labels import LabelBook
+    from tagging.messages import Decoder
+    from tagging.names import TAG_TICKET
+
+    settings = loaded.settings
+    named = {key: options[key] for key in ("label_set", "template", "model") if options[key]}
+    body = {"text": "any", **named, **({"labels": split_labels(options["labels"])} if options["labels"] else {})}
+    book = LabelBook.load(loaded.config_dir / "labels", max_labels=settings.labels.max_per_set)
+    served = options["model"] or settings.model.name
+    decoder = Decoder(book=book, model=served, default_template="{}", limits=settings.limits)
+    try:
+        task = decoder.one(
+            TAG_TICKET, {**body, **({"multi_label": True} if options["multi_label"] else {})}, task_id=job
+        )
+    except InvalidMessage as e:
+        raise click.UsageError(str(e)) from None
+    if options["out"] != "ledger" and not Path(options["out"]).absolute().parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {Path(options['out']).parent}")
+    own = settings.backfill
+    return Plan(
+        question=Question(
+            labels=task.labels,
+            label_set=task.label_set,
+            multi_label=task.multi_label,
+            template=options["template"] or (book.get(task.label_set).template if task.label_set else None),
+            serves=settings.model.name,
+            model=options["model"] or None,
+            round=job if options["again"] else "",
+        ),
+        into_ledger=options["out"] == "ledger",
+        source=options["source_name"] or None,
+        sizes=Sizes(
+            window=own.window_rows,
+            items=own.chunk_items,
+            chars=own.chunk_tokens // len(task.labels),
+            text_chars=settings.texts.max_chars,
+        ),
+        limits=Limits(
+            in_flight=own.in_flight,
+            live_waiting_high=own.live_waiting_high,
+            live_waiting_low=own.live_waiting_low,
+            live_age_s=own.live_age_s,
+            max_rate=options["max_rate"],
+            hours=Hours.parse(options["between"]) if options["between"] else None,
+        ),
+        patience_s=own.patience_s,
+        pepper=settings.cache.pepper.get_secret_value(),
+    )
+
+
+class _Lines:
+    """A line on standard error every few seconds."""
+
+    def __init__(self) -> None:
+        self._due_at = 0.0
+
+    def __call__(self, progress: "Progress") -> None:
+        now = time.monotonic()
+        if now < self._due_at:
+            return
+        self._due_at = now + _LINE_EVERY_S
+        rate = progress.answered / progress.elapsed_s if progress.elapsed_s > 1 else 0.0
+        click.echo(
+            f"read {progress.read:,} sent {progress.sent:,} answered {progress.answered:,} ({rate:,.0f}/s) "
+            f"in flight {progress.in_flight} live waiting {progress.live_waiting} live age {progress.live_age_s:.1f} s"
+            + (f" waits: {progress.waits_for}" if progress.waits_for else ""),
+            err=True,
+        )

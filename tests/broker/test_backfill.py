@@ -1,0 +1,219 @@
+"""A backfill gives every row its answer once, in order, wherever it was killed; through a real worker."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producers.backfill.job import JobFile
+from tests.broker.sites import CANARY, LABELS, Broker, Site
+from tests.children import background
+from tests.commands import Ran, Tagmill
+from tests.servers import RedisServer, server_folder, wait_until
+
+SMALL = {
+    "TAGMILL_BACKFILL__WINDOW_ROWS": "40",
+    "TAGMILL_BACKFILL__CHUNK_ITEMS": "8",
+    "TAGMILL_BACKFILL__IN_FLIGHT": "3",
+}
+
+
+class Desk:
+    """An analyst's folder beside a site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.environ = {**site.environ, **SMALL, "TAGMILL_BACKFILL__JOBS_DIR": str(site.folder / "jobs")}
+
+    def __call__(self, *arguments: str) -> Ran:
+        return Tagmill(self.site.folder, self.environ)("backfill", *arguments)
+
+    def run(self, source: Path, *arguments: str) -> Ran:
+        return self(str(source), "-l", ",".join(LABELS), "--json", *arguments)
+
+    def source(self, name: str, rows: int) -> Path:
+        """A file of so many rows of which every fifth has the text of the one before."""
+        path = self.site.folder / f"{name}.jsonl"
+        texts = [f"{name} {CANARY} {i - (i % 5 == 4)}" for i in range(rows)]
+        lines = [{"id": f"{name}-{i}", "text": text, "n": i} for i, text in enumerate(texts)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    def path(self, name: str) -> Path:
+        return self.site.folder / name
+
+    def job(self, name: str) -> JobFile:
+        return JobFile.open(self.site.folder / "jobs", name)
+
+
+@pytest.fixture(scope="module")
+def desk(many_databases: RedisServer) -> Iterator[Desk]:
+    """A desk on a Redis with a worker that runs."""
+    broker = Broker.on(many_databases, None)
+    with server_folder("backfill") as folder, closing(broker.site(folder)) as site, site.worker().running():
+        yield Desk(site)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk) -> None:
+    done = desk.run(desk.source("order", 100), "--out", "order.out.jsonl")
+    assert done.code == 0, done.err
+    [report] = done.rows
+    assert (report["read"], report["tagged"], report["questions"], report["pairs"]) == (100, 100, 80, 160)
+    rows = lines(desk.path("order.out.jsonl"))
+    assert [row["n"] for row in rows] == list(range(100))
+    assert rows[3]["scores"] == rows[4]["scores"]
+    assert all(row["labels"] == list(LABELS) for row in rows)
+    assert CANARY not in done.err
+
+
+def test_rows_that_cannot_be_asked_about_are_given_back_and_can_be_a_source(desk: Desk) -> None:
+    source = desk.path("mixed.jsonl")
+    source.write_text('{"text": "fine", "n": 1}\n{"text": "   ", "n": 2}\nnonsense\n{"n": 4}\n', encoding="utf-8")
+    done = desk.run(source, "--out", "mixed.out.jsonl")
+    assert done.code == 1
+    [report] = done.rows
+    assert report["read"] == 4 == report["tagged"] + report["rejected"]
+    assert [row["n"] for row in lines(desk.path("mixed.out.jsonl"))] == [1]
+    rejects = lines(desk.path("mixed-labels.rejects.jsonl"))
+    assert [row["tagmill_row"] for row in rejects] == [2, 3, 4]
+    assert "empty after cleaning" in rejects[0]["tagmill_error"]
+    assert (rejects[0]["n"], rejects[1]["tagmill_raw"]) == (2, "nonsense")
+
+
+def test_killed_at_random_points_and_run_again_it_writes_what_one_clean_run_writes(desk: Desk) -> None:
+    seed = random.randrange(1000)
+    print(f"seed={seed}")
+    source = desk.source("killed", 400)
+    chance = random.Random(seed)
+    name = "kill"
+    arguments = ["-l", ",".join(LABELS), "--job", name, "--out", "killed.out.jsonl"]
+    kills = 0
+    for answered in sorted(chance.sample(range(1, 300), 4)):
+        with background(
+            [sys.executable, "-m", "tagmill", "backfill", str(source), *arguments],
+            environ=desk.environ,
+            log=desk.path("killed.log"),
+            cwd=desk.site.folder,
+        ) as process:
+            wait_until(f"{answered} rows are read or answered", lambda n=answered: _reached(desk, name, n, process))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+    assert kills, "no run was killed before its end"
+    done = desk.run(source, *arguments[2:])
+    assert done.code == 0, done.err
+    clean = desk.run(source, "--job", f"{name}-clean", "--again", "--out", "clean.out.jsonl")
+    assert clean.code == 0, clean.err
+    assert desk.path("killed.out.jsonl").read_bytes() == desk.path("clean.out.jsonl").read_bytes()
+    [report] = done.rows
+    assert report["read"] == 400 == report["tagged"] + report["cached"]
+
+
+def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> None:
+    source = desk.source("paused", 60)
+    slow = ["-l", ",".join(LABELS), "--job", "paused", "--out", "paused.out.jsonl", "--max-rate", "5"]
+    with background(
+        [sys.executable, "-m", "tagmill", "backfill", str(source), *slow],
+        environ=desk.environ,
+        log=desk.path("paused.log"),
+        cwd=desk.site.folder,
+    ) as process:
+        wait_until("a row is answered", lambda: _reached(desk, "paused", 1, process))
+        assert desk("pause", "paused").code == 0
+        assert process.wait(20) == 1, desk.path("paused.log").read_text()
+    assert desk("status", "paused", "--json").rows[0]["state"] == "paused"
+    done = desk("resume", "paused", "--json")
+    assert (done.code, done.rows[0]["read"], done.rows[0]["open"]) == (0, 60, 0), done.err
+    assert [row["n"] for row in lines(desk.path("paused.out.jsonl"))] == list(range(60))
+    assert "paused" in {row["job"] for row in desk("list", "--json").rows}
+
+
+def _reached(desk: Desk, name: str, answered: int, process: "subprocess.Popen[bytes]") -> bool:
+    if process.poll() is not None:
+        return True
+    path = desk.site.folder / "jobs" / f"{name}.job"
+    if not path.exists():
+        return False
+    with closing(JobFile(path)) as job:
+        counts = job.counts()
+    return counts.read - counts.open >= answered
+
+
+def test_what_stands_in_the_ledger_is_not_asked_again(desk: Desk) -> None:
+    source = desk.source("known", 20)
+    environ = {**desk.environ, "TAGMILL_MODEL__NAME": "fake"}  # as the worker calls its model
+    run = Tagmill(desk.site.folder, environ)
+    arguments = ("backfill", str(source), "-l", ",".join(LABELS), "--json", "--out", "ledger")
+    first = run(*arguments, "--job", "first")
+    second = run(*arguments, "--job", "second")
+    again = run(*arguments, "--job", "third", "--again")
+    assert [(ran.rows[0]["tagged"], ran.rows[0]["cached"]) for ran in (first, second, again)] == [
+        (20, 0), (0, 20), (20, 0),
+    ]  # fmt: skip
+    assert desk.site.tags("known-7")[0].answer["labels"] == list(LABELS)
+
+
+def test_a_dry_run_says_what_it_would_come_to_and_leaves_tags_as_they_are(desk: Desk) -> None:
+    source = desk.source("dry", 50)
+    told = desk.run(source, "--dry-run", "--sample", "20")
+    assert told.code == 0, told.err
+    [rehearsal] = told.rows
+    assert (rehearsal["rows"], rehearsal["sampled"], rehearsal["pairs"]) == (50, 20, 100)
+    assert (rehearsal["standing"], rehearsal["changed"]) == (0, 0)
+    assert rehearsal["tokens"] > 0
+    assert not desk.site.tags("dry-7")
+    assert not (desk.site.folder / "jobs" / "dry-labels.job").exists()
+    assert desk.run(source, "--out", "ledger").code == 0
+    [after] = desk.run(source, "--dry-run", "--sample", "20").rows
+    assert (after["standing"], after["changed"]) == (20, 0)
+
+
+@pytest.mark.parametrize("wrong", [["-S", "nobody"], ["-l", "a,A"], ["-l", "a", "--out", "no/where"], []])
+def test_a_wrong_command_ends_with_2_before_anything_is_read(desk: Desk, wrong: list[str]) -> None:
+    refused = desk(str(desk.source("wrong", 1)), *wrong)
+    assert (refused.code, "Error:" in refused.err) == (2, True), refused.err
+
+
+def test_undo_takes_its_tags_back(desk: Desk) -> None:
+    assert desk.run(desk.source("undone", 10), "--out", "ledger", "--job", "undone").code == 0
+    assert desk.site.tags("undone-3")
+    undone = desk("undo", "undone", "--json")
+    assert undone.rows == [{"removed": 10, "kept": 0}], undone.err
+    assert not desk.site.tags("undone-3")
+
+
+def test_a_job_that_is_cancelled_is_not_run_again(desk: Desk) -> None:
+    source = desk.source("cancelled", 5)
+    assert desk.run(source, "--job", "cancelled", "--out", "c.jsonl").code == 0
+    assert desk("cancel", "cancelled").code == 0
+    refused = desk.run(source, "--job", "cancelled", "--out", "c.jsonl")
+    assert (refused.code, "was cancelled" in refused.err) == (2, True)
+
+
+def test_a_job_is_run_by_one_process_and_is_about_one_thing(desk: Desk) -> None:
+    source = desk.source("locked", 5)
+    assert desk.run(source, "--job", "locked", "--out", "l.jsonl").code == 0
+    with closing(desk.job("locked")) as job, job.locked():
+        held = desk.run(source, "--job", "locked", "--out", "l.jsonl")
+    other = desk.run(desk.source("locked2", 5), "--job", "locked", "--out", "l.jsonl")
+    assert (held.code, "is being run by another process" in held.err) == (1, True)
+    assert (other.code, "begun with another source" in other.err) == (1, True)
+
+
+def test_without_a_broker_it_ends_with_3_and_goes_on_later(desk: Desk) -> None:
+    source = desk.source("away", 5)
+    environ = {**desk.environ, "TAGMILL_BROKER__URL": "redis://127.0.0.1:1/0"}
+    arguments = ("backfill", str(source), "-l", "a,b", "--out", "away.out.jsonl", "--json")
+    assert Tagmill(desk.site.folder, environ)(*arguments).code == 3
+    done = Tagmill(desk.site.folder, desk.environ)(*arguments)
+    assert (done.code, done.rows[0]["tagged"]) == (0, 5), done.err
