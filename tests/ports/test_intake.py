@@ -237,3 +237,11 @@ def test_what_was_published_too_often_is_parked_with_the_reason(intake, database
     [parked] = DeadLedger(database).list()
     assert (parked.id, parked.reason) == ("a", "published 5 times and never finished")
     assert parked.message["ref"] == "T-1"
+
+
+def test_a_backfill_is_no_load_on_the_live_lane(intake):
+    intake.accept([bulk()])
+    assert (intake.load().unfinished, intake.load().since) == (0, None)
+    intake.accept([ticket()])
+    assert intake.load().unfinished == 1
+    assert intake.load().since is not None
