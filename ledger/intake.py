@@ -24,7 +24,7 @@ from ledger.fence import erased_among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
 from tagging.errors import InvalidMessage
-from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, QUEUE_WRITEBACK, TAG_MANY
+from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, TAG_MANY
 
 State = Literal["accepted", "published", "postponed", "done", "superseded", "dead", "erased"]
 Outcome = Literal["accepted", "known", "erased"]

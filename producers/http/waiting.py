@@ -146,8 +146,8 @@ class RedisWaiters:
         return meta.get("result") if meta.get("status") == "SUCCESS" else None
 
     async def _listen(self) -> None:
-        # Connects where the connection was lost. All of the board: redis-py subscribes again to what it was subscribed
-        # to, and who came while the connection was away never was.
+        # Connects where the connection was lost. All of the board: redis-py subscribes again to what it had
+        # told Redis, and who came while the connection was away may not be among it.
         await self._pubsub.subscribe(_IDLE_CHANNEL, *(_CHANNEL + id_ for id_ in self._board.ids))
         await self._look_at(self._board.ids)
         while True:

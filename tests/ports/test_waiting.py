@@ -5,9 +5,12 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import pytest
 import redis
 
+from producers.http import waiting
 from producers.http.waiting import RedisWaiters
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, wait_until
 
 SUCCESS = json.dumps({"status": "SUCCESS", "result": {}})
@@ -58,10 +61,14 @@ def test_tells_at_once_what_had_ended_before(redis_server: RedisServer) -> None:
     during(redis_server.url, scene)
 
 
-def test_tells_who_came_while_redis_was_away(redis_server: RedisServer) -> None:
+def test_tells_who_came_while_redis_was_away(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def lose_it() -> None:
+        redis_server.kill()
+        wait_until("the loss is noticed", lambda: "results.lost" in capsys.readouterr().out, timeout_s=WAIT_S)
+
     async def scene(waiters: RedisWaiters) -> None:
         async with waiters.finished("before") as before:
-            await asyncio.to_thread(redis_server.kill)
+            await asyncio.to_thread(lose_it)
             async with waiters.finished("meanwhile") as meanwhile:
                 await asyncio.to_thread(redis_server.start)
                 for id_ in ("before", "meanwhile"):
@@ -69,3 +76,24 @@ def test_tells_who_came_while_redis_was_away(redis_server: RedisServer) -> None:
                 await asyncio.wait_for(asyncio.gather(before, meanwhile), WAIT_S)
 
     during(redis_server.url, scene)
+
+
+def test_leaves_a_connection_that_says_nothing_any_more(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_SILENT_S", 0.3)
+    monkeypatch.setattr(waiting, "_ANSWER_S", 0.3)
+
+    with Proxy(redis_server.port) as proxy:
+
+        async def scene(waiters: RedisWaiters) -> None:
+            async with waiters.finished("first") as first:
+                await asyncio.to_thread(finish, redis_server, "first")
+                await asyncio.wait_for(first, WAIT_S)  # so it listens
+            async with waiters.finished("a") as done:
+                assert proxy.freeze() > 0
+                with redis.Redis.from_url(redis_server.url) as client:
+                    client.set("celery-task-meta-a", SUCCESS, ex=60)
+                await asyncio.wait_for(done, WAIT_S)
+
+        during(proxy.url(redis_server.url), scene)
