@@ -24,7 +24,7 @@ from ledger.fence import erased_among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
 from tagging.errors import InvalidMessage
-from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, QUEUE_WRITEBACK, TAG_MANY
+from tagging.names import KIND_OF_TASK, QUEUE_OF_TASK, TAG_MANY
 
 State = Literal["accepted", "published", "postponed", "done", "superseded", "dead", "erased"]
 Outcome = Literal["accepted", "known", "erased"]
@@ -34,6 +34,7 @@ _TO_PUBLISH: Final[tuple[State, ...]] = ("accepted", "postponed")
 FINISHED: Final[tuple[State, ...]] = ("done", "superseded", "dead", "erased")
 _ONCE: Final = uuid.UUID("5b0a4a6e-3c6f-4c3b-9d52-0f0f0f2a7a11")  # any of our own
 _QUEUES: Final = tuple(QUEUE_OF_TASK.values())  # live ones first
+_LIVE: Final = tuple(QUEUE_OF_TASK[task] for task in KIND_OF_TASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is accepted and not finished."""
+    """What is accepted for the live lane and not finished."""
 
     unfinished: int
     since: datetime | None
@@ -294,14 +295,15 @@ class Intake:
             }
 
     def load(self) -> Load:
-        """How much is accepted and not finished, orders to write back apart: those wait for other people's servers.
+        """How much is accepted for the live lane and not finished; backfills and orders to write back are
+        none of a live caller's business.
 
         Raises:
             StoreUnavailable: The database failed.
         """
         oldest = sa.func.min(intake.c.accepted_at, type_=intake.c.accepted_at.type)
         query = sa.select(sa.func.count(), oldest)
-        query = query.where(intake.c.state.in_(UNFINISHED), intake.c.queue != QUEUE_WRITEBACK)
+        query = query.where(intake.c.state.in_(UNFINISHED), intake.c.queue.in_(_LIVE))
         with self._database.transaction() as connection:
             unfinished, since = connection.execute(query).one()
         return Load(unfinished=unfinished, since=since)

@@ -111,6 +111,9 @@ class Acceptor:
             for wish in wishes:
                 _fail(wish, e)
             return
+        except Exception as e:  # noqa: BLE001  # whatever is wrong with one of them must not become the fate of all
+            await self._write_singly(wishes, e)
+            return
         left = iter(receipts)
         for wish in wishes:
             _answer(wish, [next(left) for _ in wish.submissions])
@@ -119,6 +122,15 @@ class Acceptor:
                 _due(s) for s, r in zip(submissions, receipts, strict=True) if r.outcome == "accepted"
             ]
             self._committed.set()
+
+    async def _write_singly(self, wishes: Sequence[_Wish], error: Exception) -> None:
+        """One of these cannot be written: find it, and take the others."""
+        if len(wishes) == 1:
+            log.error("http.not_written", cause=type(error).__name__, n=len(wishes[0].submissions))
+            _fail(wishes[0], error)
+            return
+        for wish in wishes:
+            await self._write([wish])
 
     def _may_publish(self) -> bool:
         return self._clock() >= self._away_until and len(self._unpublished) < _MOST_UNPUBLISHED
@@ -150,6 +162,6 @@ def _answer(wish: _Wish, receipts: list[Receipt]) -> None:
         wish.receipts.set_result(receipts)
 
 
-def _fail(wish: _Wish, error: StoreUnavailable) -> None:
+def _fail(wish: _Wish, error: Exception) -> None:
     if not wish.receipts.done():
         wish.receipts.set_exception(error)

@@ -6,6 +6,7 @@ path, which may name a customer's ticket.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -26,6 +27,8 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _UNPACKED: Final = ("", "identity")
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 16 * 2**20
 
 Observe = Callable[[str, str, int, float], None]
 """Counts a request: its route, method, status and seconds."""
@@ -51,10 +54,7 @@ class Guard:
             body = await self._body(Headers(scope=scope), receive)
             await self._app(scope, _replaying(body, receive), answer.send)
         except Problem as problem:
-            language = language_of(Headers(scope=scope).get("accept-language", ""))
-            response = problem.response(language)
-            response.headers["Connection"] = "close"  # what is left of the body is not wanted
-            await response(scope, receive, answer.send)
+            await self._refuse(problem, Headers(scope=scope), receive, answer.send)
         finally:
             self._tell(scope, answer.status, time.perf_counter() - began)
 
@@ -93,6 +93,21 @@ class Guard:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    async def _refuse(self, problem: Problem, headers: Headers, receive: Receive, send: Send) -> None:
+        """Answer, then close: what is left of the body is not wanted.
+
+        A caller that is still sending when its connection is closed may lose the answer, so a little is thrown away
+        first.
+        """
+        response = problem.response(language_of(headers.get("accept-language", "")))
+        response.headers["Connection"] = "close"
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                await _throw_away(receive, most_bytes=_LINGER_BYTES)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
     def _too_large(self) -> Problem:
         limit = self._max_body_bytes
         return Problem(kind="too-large", detail=f"the limit is {limit:,} bytes", chinese=f"上限为 {limit:,} 字节")
@@ -118,6 +133,14 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+async def _throw_away(receive: Receive, *, most_bytes: int) -> None:
+    while most_bytes > 0:
+        message = await receive()
+        if not message.get("more_body", False):
+            return
+        most_bytes -= len(message["body"])
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -5,6 +5,7 @@ import signal
 import socket
 from typing import Any
 
+import h11
 import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,23 +16,41 @@ log = structlog.get_logger()
 
 
 def protocol_that_waits(receive_s: float) -> type[H11Protocol]:
-    """uvicorn's HTTP protocol, which lets go of a connection that sends no whole head within ``receive_s``."""
+    """uvicorn's HTTP protocol, which lets go of a connection that sends no whole head within ``receive_s``.
+
+    For the first request that counts from the connection on, for later ones from the head's first byte: between them
+    uvicorn's own limit for idle connections holds, and ends with that byte.
+    """
 
     class Impatient(H11Protocol):
         """See above."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._head_timer = asyncio.get_running_loop().call_later(receive_s, self._let_go)
+            self._head_timer = self._timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_timer.cancel()
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self._head_is_open():
+                self._head_timer.cancel()
+            elif self._head_timer.cancelled():
+                self._head_timer = self._timer()
+
+        def _timer(self) -> asyncio.TimerHandle:
+            return asyncio.get_running_loop().call_later(receive_s, self._let_go)
+
+        def _head_is_open(self) -> bool:
+            """Whether a head has begun and is not whole."""
+            rest, _ = self.conn.trailing_data
+            return self.conn.their_state is h11.IDLE and bool(rest)
+
         def _let_go(self) -> None:
             transport: Any = self.transport
-            has_begun: Any = self.cycle  # which uvicorn declares as always there
-            if has_begun is None and not transport.is_closing():
+            if not transport.is_closing():
                 transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
                 transport.close()
 

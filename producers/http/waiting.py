@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
@@ -28,6 +29,8 @@ _READY: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _LOOKERS: Final = 2
 """Connections for looking results up, beside the one that is subscribed."""
 _ANSWER_S: Final = 5.0
+_SILENT_S: Final = 10.0
+"""A subscription that has said nothing for so long is asked whether it still stands."""
 _BACK_OFF_S: Final = 0.5
 _POLL_S: Final = 0.2
 
@@ -97,7 +100,7 @@ class RedisWaiters:
     """One subscriber for all. After a lost connection everything that is waited for is looked at again."""
 
     def __init__(self, url: str) -> None:
-        self._pubsub: PubSub = _client(url, connections=1, timeout_s=None).pubsub(ignore_subscribe_messages=True)
+        self._pubsub: PubSub = _client(url, connections=1, timeout_s=None).pubsub()
         self._redis = _client(url, connections=_LOOKERS, timeout_s=_ANSWER_S)
         self._board = Board()
 
@@ -143,12 +146,30 @@ class RedisWaiters:
         return meta.get("result") if meta.get("status") == "SUCCESS" else None
 
     async def _listen(self) -> None:
-        # Connects where the connection was lost, and subscribes to everything again.
-        await self._pubsub.subscribe(_IDLE_CHANNEL)
+        # Connects where the connection was lost. All of the board: redis-py subscribes again to what it had
+        # told Redis, and who came while the connection was away may not be among it.
+        await self._pubsub.subscribe(_IDLE_CHANNEL, *(_CHANNEL + id_ for id_ in self._board.ids))
         await self._look_at(self._board.ids)
-        async for message in self._pubsub.listen():
+        while True:
+            message = await self._heard()
             if (id_ := _ended(message)) is not None:
                 self._board.settle(id_)
+
+    async def _heard(self) -> Mapping[str, Any]:
+        """The next message; a connection that is silent is asked once, and then taken for dead.
+
+        Raises:
+            RedisError: It is lost, or says nothing any more.
+        """
+        message: Mapping[str, Any] | None = await self._pubsub.get_message(timeout=_SILENT_S)
+        if message is None:
+            await self._pubsub.ping()
+            message = await self._pubsub.get_message(timeout=_ANSWER_S)
+        if message is None:
+            connection: Any = self._pubsub.connection  # which redis-py declares as never there
+            await connection.disconnect()
+            raise RedisConnectionError(f"no answer within {_ANSWER_S:g} s")
+        return message
 
     async def _look_at(self, ids: Collection[str]) -> None:
         if not ids:
@@ -208,9 +229,10 @@ def _client(url: str, *, connections: int, timeout_s: float | None) -> Redis:
 
 def _ended(message: Mapping[str, Any]) -> str | None:
     """The task of which the message says that it has ended."""
-    channel = message["channel"].decode()
-    ended = message["type"] == "message" and channel.startswith(_CHANNEL) and _status(message["data"]) in _READY
-    return channel.removeprefix(_CHANNEL) if ended else None
+    if message["type"] != "message" or _status(message["data"]) not in _READY:
+        return None
+    channel: str = message["channel"].decode()
+    return channel.removeprefix(_CHANNEL) if channel.startswith(_CHANNEL) else None
 
 
 def _status(stored: bytes | str) -> str:

@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     script = folder / "bin" / "tagmill"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m tagmill "$@"\n')
     script.chmod(0o755)
-    port, flower_port = str(free_port()), str(free_port())
+    port, flower_port, http_port = str(free_port()), str(free_port()), str(free_port())
     swaps = {
         "redis:6379": f"{HOST}:{port}",
         "port 6379": f"port {port}",
@@ -81,16 +81,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         "/data/": f"{folder / 'data'}/",
         "/models": str(folder / "models"),
         "5555": flower_port,
-        "8780": str(free_port()),
+        "8780": http_port,
     }
     return Place(folder, swaps)
 
 
 @pytest.fixture(scope="module")
 def up(place: Place) -> Iterator[Place]:
-    """Redis and ours, each started by its own line and waited for by its own health check."""
+    """Each service that is up by default, and the HTTP API: started by its own line, waited for by its own check."""
     with ExitStack() as stack:
-        for service in ("redis", "relay", "worker", "http", "flower"):
+        for service in ("redis", "relay", "worker", "flower", "http"):
             log = place.folder / f"{service}.log"
             process = stack.enter_context(background(place.command(service), environ=place.environ(service), log=log))
             try:
@@ -133,7 +133,7 @@ def test_a_text_goes_through(up: Place) -> None:
     assert (up.folder / "data" / "tagmill.db").is_file()
 
 
-@pytest.mark.parametrize("service", ["redis", "relay", "worker", "flower"])
+@pytest.mark.parametrize("service", ["redis", "relay", "worker", "flower", "http"])
 def test_is_healthy_once_it_is_up(up: Place, service: str) -> None:
     outcome = up.health(service)
     assert outcome.returncode == 0, outcome.stderr
@@ -146,7 +146,7 @@ def test_another_worker_of_the_same_queue_does_not_answer_for_this_one(up: Place
     assert outcome.returncode != 0
 
 
-@pytest.mark.parametrize("service", ["redis", "worker", "flower"])
+@pytest.mark.parametrize("service", ["redis", "worker", "flower", "http"])
 def test_is_not_healthy_when_it_is_down(place: Place, service: str) -> None:
     nobody = str(free_port())
     down = replace(
@@ -155,6 +155,7 @@ def test_is_not_healthy_when_it_is_down(place: Place, service: str) -> None:
             **place.swaps,
             "redis:6379": f"{HOST}:{nobody}",
             "5555": nobody,
+            "8780": nobody,
             "redis-cli ": f"redis-cli -p {nobody} ",
         },
     )

@@ -98,6 +98,23 @@ def test_a_body_that_is_announced_too_long_is_refused_before_it_is_read(server: 
     assert server.send(head("Content-Length: 10485760")) == 413
 
 
+def test_who_sends_a_long_body_whole_still_hears_why_it_is_refused(server: Server) -> None:
+    body = b"x" * 10 * 2**20
+    before = psutil.Process().memory_info().rss
+    assert [server.send(head(f"Content-Length: {len(body)}"), body) for _ in range(5)] == [413] * 5
+    grown_mb = (psutil.Process().memory_info().rss - before) / 2**20
+    print(f"FIGURE ten_mb_bodies n=5 refused_413=5 rss_growth_mb={grown_mb:.1f}")
+    assert grown_mb < 20
+
+
+def test_a_second_head_on_a_connection_has_to_come_as_fast_as_the_first(server: Server) -> None:
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=15)) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in connection.recv(2000)
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert b" 408 " in connection.recv(2000)
+
+
 def test_a_body_of_unknown_length_is_refused_where_it_gets_too_long(server: Server) -> None:
     chunk = b"1000\r\n" + b"x" * 4096 + b"\r\n"
     before = psutil.Process().memory_info().rss

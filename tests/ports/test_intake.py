@@ -248,3 +248,11 @@ def test_says_since_when_live_messages_are_not_finished(intake):
     assert before <= since <= intake.get("a").accepted_at
     intake.published(["a"], now=NOW, again_at=LATER)
     assert intake.unfinished_since([QUEUE_TICKETS]) == since
+
+
+def test_a_backfill_is_no_load_on_the_live_lane(intake):
+    intake.accept([bulk()])
+    assert (intake.load().unfinished, intake.load().since) == (0, None)
+    intake.accept([ticket()])
+    assert intake.load().unfinished == 1
+    assert intake.load().since is not None

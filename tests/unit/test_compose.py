@@ -18,7 +18,7 @@ from workers.exits import REFUSALS
 
 SECRETS = {"REDIS_PASSWORD": "r3dis", "TAGMILL_FLOWER__PASSWORD": "fl0wer"}
 SERVICES: dict[str, dict[str, Any]] = read(SECRETS)["services"]
-OURS = ("worker", "worker-gpu", "relay", "http", "writeback", "flower")
+OURS = ("worker", "worker-gpu", "relay", "writeback", "flower", "http")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 UNIT = ROOT / "deploy" / "systemd" / "tagmill-worker.service"
 
