@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from producers.http import waiting
 from producers.http.waiting import RedisWaiters
@@ -61,10 +62,10 @@ def test_tells_at_once_what_had_ended_before(redis_server: RedisServer) -> None:
     during(redis_server.url, scene)
 
 
-def test_tells_who_came_while_redis_was_away(redis_server: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tells_who_came_while_redis_was_away(redis_server: RedisServer) -> None:
     def lose_it() -> None:
         redis_server.kill()
-        wait_until("the loss is noticed", lambda: "results.lost" in capsys.readouterr().out, timeout_s=WAIT_S)
+        wait_until("the loss is noticed", lambda: "results.lost" in str(events), timeout_s=WAIT_S)
 
     async def scene(waiters: RedisWaiters) -> None:
         async with waiters.finished("before") as before:
@@ -75,7 +76,8 @@ def test_tells_who_came_while_redis_was_away(redis_server: RedisServer, capsys: 
                     await asyncio.to_thread(finish, redis_server, id_)
                 await asyncio.wait_for(asyncio.gather(before, meanwhile), WAIT_S)
 
-    during(redis_server.url, scene)
+    with capture_logs() as events:
+        during(redis_server.url, scene)
 
 
 def test_leaves_a_connection_that_says_nothing_any_more(
