@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the servers that the tests start by themselves (Redis, RabbitMQ, PostgreSQL), and iproute2, with which one of
-# them drops packets. Debian and its kin, as root.
+# Installs the servers that the tests start by themselves (Redis, RabbitMQ, PostgreSQL), iproute2, with which one of them
+# drops packets, and curl and Node, which run the snippets of the message contract. Debian and its kin, as root.
 # Elsewhere it says what is missing and goes on: tests skip a missing server, except in CI.
 set -eu
 
@@ -9,6 +9,8 @@ command -v redis-server >/dev/null 2>&1 || command -v valkey-server >/dev/null 2
 [ -x /usr/sbin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1 || missing="$missing rabbitmq-server"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 { command -v ip && command -v tc; } >/dev/null 2>&1 || missing="$missing iproute2"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" -ne 0 ]; then

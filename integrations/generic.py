@@ -17,7 +17,7 @@ account.
     revision = "ticket.modified"
     delivery_id = "delivery"
     actor = "user.login"
-    [inhouse.options.signature]                      # none: `Authorization: Bearer` with the secret itself
+    [inhouse.options.signature]                      # none: the secret itself, as bearer token or Basic password
     header = "x-signature"
     algorithm = "sha256"                             # sha1, sha256, sha512
     encoding = "hex"                                 # hex, base64
@@ -27,11 +27,19 @@ account.
     [inhouse.options.tags]                           # where tags are sent; none: nothing is written back
     method = "POST"
     path = "/tickets/{ticket}/tags"
+    field = ""                                       # a text field that holds all tags, read and written whole
+    [inhouse.options.note]                           # where suggestions go; none: to the same path
+    path = "/notes"
+    body = { ticket = "{ticket}", text = "{note}", public = false }
 
-Tags are sent as ``{"add": […], "remove": […]}``, suggestions as ``{"note": "…"}``. A ``ref`` with a slash belongs to
-the ticket before the slash. Without ``revision`` the time of arrival counts, so that the last one to arrive stands.
+Tags are sent as ``{"add": […], "remove": […]}``, or with ``field`` as that field's new value; suggestions as
+``{"note": "…"}``, or as ``note.body`` says. ``options.auth = "basic"`` makes ``token`` a user, a colon and a
+password. A ``ref`` with a slash belongs to the ticket before the slash. Without ``revision`` the time of arrival
+counts, so that the last one to arrive stands.
 """
 
+import base64
+import re
 from collections.abc import Collection
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -49,6 +57,7 @@ from tagging.errors import SettingsError
 from tagging.names import Kind
 
 _BEARER: Final = "authorization"
+_PLACES: Final = re.compile(r"(\{ticket\}|\{note\})")
 
 
 class _Table(BaseModel):
@@ -84,6 +93,18 @@ class TagsRoute(_Table):
 
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     path: str = Field(pattern=r"^/.*\{ticket\}")
+    field: str = ""
+    """A text field of the ticket that holds all of its tags; it is read from the same path first."""
+    separator: str = ", "
+
+
+class NoteRoute(_Table):
+    """Where suggestions are sent."""
+
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    path: str = Field(pattern=r"^/")
+    body: dict[str, Any]
+    """``{ticket}`` and ``{note}`` in its texts are filled in."""
 
 
 class Options(_Table):
@@ -96,6 +117,8 @@ class Options(_Table):
     tolerance_s: float = TOLERANCE_S
     signature: Signature | None = None
     tags: TagsRoute | None = None
+    note: NoteRoute | None = None
+    auth: Literal["bearer", "basic"] = "bearer"
 
 
 def options_of(account: Account) -> Options:
@@ -129,12 +152,26 @@ def inbound(account: Account) -> Inbound:
 
 def _verify(hook: Hook, account: Account, options: Options, within_s: float) -> None:
     if options.signature is None:
-        scheme, _, token = hook.headers.get(_BEARER, "").partition(" ")
-        verify_token(token.strip() if scheme.lower() == "bearer" else "", account.secrets, header=_BEARER)
+        verify_token(_token(hook.headers.get(_BEARER, "")), account.secrets, header=_BEARER)
         return
     given = options.signature.model_dump()
     lowered = {name: given[name].lower() for name in ("header", "timestamp_header", "id_header")}
     verify(hook, Scheme(**{**given, **lowered}), account.secrets, tolerance_s=within_s)
+
+
+def _token(authorization: str) -> str:
+    """A bearer token, or the password of Basic authentication, for systems that can only put one into a URL."""
+    scheme, _, value = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic":
+            try:
+                return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+            except ValueError:
+                return ""
+        case _:
+            return ""
 
 
 def _read(hook: Hook, options: Options) -> Event:
@@ -174,12 +211,13 @@ class Generic:
     """Sends what is to be added and removed to one address. A ticket is what its documents' refs begin with."""
 
     def __init__(self, account: Account) -> None:
-        route = options_of(account).tags
-        if route is None:
+        options = options_of(account)
+        if options.tags is None:
             raise SettingsError([f"{account.name}.options.tags: missing; it says where tags are sent"])
-        self._route = route
-        token = {"Authorization": f"Bearer {account.token.get_secret_value()}"} if account.token else {}
-        self._client = open_client(account.base_url, allow_private=account.allow_private, headers=token)
+        self._route = options.tags
+        self._note = options.note
+        headers = {"Authorization": _authorization(account, options)} if account.token else {}
+        self._client = open_client(account.base_url, allow_private=account.allow_private, headers=headers)
 
     def ticket_of(self, ref: str) -> str:
         """What stands before a slash."""
@@ -193,23 +231,55 @@ class Generic:
         """Nobody knows."""
         return None
 
-    def tags_of(self, ticket: str) -> frozenset[str]:  # noqa: ARG002  # nobody can be asked
-        """Nobody knows."""
-        return frozenset()
+    def tags_of(self, ticket: str) -> frozenset[str]:
+        """Those in the ticket's field; without one nobody can be asked."""
+        if not self._route.field:
+            return frozenset()
+        value = text_at(call(self._client, "GET", _filled(self._route.path, ticket)), self._route.field)
+        return frozenset(tag.strip() for tag in value.split(self._route.separator.strip()) if tag.strip())
 
     def add(self, ticket: str, tags: Collection[str]) -> None:
-        """Sends ``{"add": […], "remove": []}``."""
-        self._send(ticket, {"add": sorted(tags), "remove": []})
+        """Sends ``{"add": […], "remove": []}``, or the field with these too."""
+        if self._route.field:
+            self._write(ticket, self.tags_of(ticket) | set(tags))
+        else:
+            self._send(ticket, {"add": sorted(tags), "remove": []})
 
     def remove(self, ticket: str, tags: Collection[str]) -> None:
-        """Sends ``{"add": [], "remove": […]}``."""
-        self._send(ticket, {"add": [], "remove": sorted(tags)})
+        """Sends ``{"add": [], "remove": […]}``, or the field without these."""
+        if self._route.field:
+            self._write(ticket, self.tags_of(ticket) - set(tags))
+        else:
+            self._send(ticket, {"add": [], "remove": sorted(tags)})
 
     def suggest(self, ticket: str, note: str) -> None:
-        """Sends ``{"note": "…"}``."""
-        self._send(ticket, {"note": note})
+        """Sends what ``note`` says, or ``{"note": "…"}``."""
+        if self._note is None:
+            self._send(ticket, {"note": note})
+            return
+        body = {name: _with(value, ticket, note) for name, value in self._note.body.items()}
+        call(self._client, self._note.method, _filled(self._note.path, ticket), json=body)
+
+    def _write(self, ticket: str, tags: Collection[str]) -> None:
+        self._send(ticket, {self._route.field: self._route.separator.join(sorted(tags))})
 
     def _send(self, ticket: str, body: Any) -> None:
-        if not ticket:
-            raise Declined("the document's ref names no ticket")
-        call(self._client, self._route.method, self._route.path.replace("{ticket}", quote(ticket, safe="")), json=body)
+        call(self._client, self._route.method, _filled(self._route.path, ticket), json=body)
+
+
+def _filled(path: str, ticket: str) -> str:
+    if not ticket:
+        raise Declined("the document's ref names no ticket")
+    return path.replace("{ticket}", quote(ticket, safe=""))
+
+
+def _with(value: Any, ticket: str, note: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    return "".join({"{ticket}": ticket, "{note}": note}.get(part, part) for part in _PLACES.split(value))
+
+
+def _authorization(account: Account, options: Options) -> str:
+    assert account.token is not None
+    token = account.token.get_secret_value()
+    return f"Bearer {token}" if options.auth == "bearer" else f"Basic {base64.b64encode(token.encode()).decode()}"

@@ -11,7 +11,7 @@ from integrations.system import Unreadable
 
 MAX_CHARS: Final = 20_000
 """Of a text; what is longer is cut, since the beginning of a ticket says what it is about."""
-_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 _BLOCKS: Final = frozenset({"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "blockquote", "pre"})
 _UNSEEN: Final = frozenset({"script", "style", "head", "title"})
 _MOST_NODES: Final = 20_000
@@ -33,10 +33,11 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def at(payload: Any, path: str) -> Any:
-    """The value at a path such as ``ticket.articles[0].body``; None where there is none."""
+    """The value at a path such as ``ticket.articles[0].body``, where -1 is the last; None where there is none."""
     for name, index in _STEP.findall(path):
         if index:
-            payload = payload[int(index)] if isinstance(payload, list) and int(index) < len(payload) else None
+            found = payload[int(index) :][:1] if isinstance(payload, list) else []
+            payload = found[0] if found else None
         else:
             payload = payload.get(name) if isinstance(payload, Mapping) else None
     return payload

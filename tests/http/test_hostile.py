@@ -110,9 +110,9 @@ def test_who_sends_a_long_body_whole_still_hears_why_it_is_refused(server: Serve
 def test_a_second_head_on_a_connection_has_to_come_as_fast_as_the_first(server: Server) -> None:
     with closing(socket.create_connection(("127.0.0.1", server.port), timeout=15)) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = b""
-        while not answer.endswith(b'{"status":"ok"}'):
-            answer += connection.recv(2000)
+        heard = b""
+        while b'"ok"' not in heard:  # head and body come apart at times
+            heard += connection.recv(2000)
         connection.sendall(b"GET /livez HTTP/1.1\r\n")
         assert b" 408 " in connection.recv(2000)
 

@@ -65,7 +65,7 @@ def test_tells_at_once_what_had_ended_before(redis_server: RedisServer) -> None:
 def test_tells_who_came_while_redis_was_away(redis_server: RedisServer) -> None:
     def lose_it() -> None:
         redis_server.kill()
-        wait_until("the loss is noticed", lambda: "results.lost" in str(logged), timeout_s=WAIT_S)
+        wait_until("the loss is noticed", lambda: "results.lost" in str(events), timeout_s=WAIT_S)
 
     async def scene(waiters: RedisWaiters) -> None:
         async with waiters.finished("before") as before:
@@ -76,7 +76,7 @@ def test_tells_who_came_while_redis_was_away(redis_server: RedisServer) -> None:
                     await asyncio.to_thread(finish, redis_server, id_)
                 await asyncio.wait_for(asyncio.gather(before, meanwhile), WAIT_S)
 
-    with capture_logs() as logged:
+    with capture_logs() as events:
         during(redis_server.url, scene)
 
 
