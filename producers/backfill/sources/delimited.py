@@ -112,10 +112,7 @@ def _header(parsed: _Parsed | None, *, where: str) -> list[str]:
         raise SourceRefused(f"{where}: empty; expected a first line with the names of the columns")
     if parsed.wrong:
         raise SourceRefused(f"{where}: the first line, with the names of the columns, cannot be read: {parsed.wrong}")
-    names = [name.strip() or f"column_{n}" for n, name in enumerate(parsed.cells, start=1)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceRefused(f"{where}: several columns are called {', '.join(map(repr, twice))}; rename all but one")
-    return names
+    return [name.strip() or f"column_{n}" for n, name in enumerate(parsed.cells, start=1)]
 
 
 def _read(number: int, parsed: _Parsed, *, header: list[str], roles: Roles, encoding: str) -> Record:

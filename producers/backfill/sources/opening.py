@@ -14,6 +14,7 @@ from producers.backfill.rows import Columns, Record
 from producers.backfill.sources.delimited import TAB, read_delimited
 from producers.backfill.sources.encodings import UNDECODABLE, checked_encoding, detect
 from producers.backfill.sources.json_lines import read_json_lines
+from producers.backfill.sources.parquet import read_parquet
 from producers.backfill.sources.places import Content, Place
 from tagging.errors import SourceBroken, SourceRefused
 
@@ -119,6 +120,9 @@ class FileSource:
 
     def _read(self, content: Content, after: int) -> Iterator[Record]:
         found = self.file_format or _format_of(self.place, content.head)
+        if found == "parquet":
+            yield from read_parquet(content.stream, where=self.name, columns=self.columns, after=after)
+            return
         encoding = self.encoding or detect(content.head, where=self.name)
         with io.TextIOWrapper(
             cast("BinaryIO", content.stream), encoding=encoding, errors=UNDECODABLE, newline=""

@@ -37,8 +37,12 @@ class Roles:
         """The columns that were named, and guesses for the others.
 
         Raises:
-            SourceRefused: A column that was named is not there, or none looks like the text.
+            SourceRefused: A column that was named is not there, none looks like the text, or two have the same name.
         """
+        if twice := sorted({name for name in present if present.count(name) > 1}):
+            raise SourceRefused(
+                f"{where}: several columns are called {', '.join(map(repr, twice))}; rename all but one"
+            )
         if missing := [name for name in (wanted.text, wanted.ref, wanted.revision, wanted.kind) if name]:
             missing = [name for name in missing if name not in present]
         if missing:
