@@ -3,6 +3,7 @@
 import gzip
 import io
 import sys
+import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -151,22 +152,18 @@ def test_what_was_read_before_damage_stands(path):
     assert len(read) == 9
 
 
-def test_a_large_group_is_read_in_bounded_memory(tmp_path):
+def test_a_large_group_takes_no_more_memory_than_a_small_one(tmp_path):
     def peak(rows: int) -> int:
         path = tmp_path / f"{rows}.parquet"
-        texts = (f"{n} " + "x" * 1_000 for n in range(rows))
-        pq.write_table(
-            pa.table({"text": list(texts)}), path, row_group_size=rows, compression="none", use_dictionary=False
-        )
-        pool = pa.system_memory_pool()
-        before, pa_default = pool.bytes_allocated(), pa.default_memory_pool()
-        pa.set_memory_pool(pool)
-        try:
-            most = 0
-            for _ in open_source(str(path)).records():
-                most = max(most, pool.bytes_allocated() - before)
-        finally:
-            pa.set_memory_pool(pa_default)
+        table = pa.table({"text": [f"{n} " + "x" * 1_000 for n in range(rows)]})
+        pq.write_table(table, path, row_group_size=rows, compression="none", use_dictionary=False)
+        source = open_source(str(path))
+        # What Arrow reads from a Python file it keeps as Python bytes; its own pool holds a batch.
+        tracemalloc.start()
+        for _ in source.records():
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
         return most
 
     assert peak(30_000) < peak(5_000) + 5_000_000
