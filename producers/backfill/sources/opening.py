@@ -1,21 +1,21 @@
 """A source from what was typed: a path, ``-``, the URL of an object store or of a database."""
 
 import io
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import PurePath
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 from producers.backfill.rows import Columns, Record
 from producers.backfill.sources.delimited import TAB, read_delimited
 from producers.backfill.sources.encodings import UNDECODABLE, checked_encoding, detect
+from producers.backfill.sources.fingerprint import fingerprint_of
 from producers.backfill.sources.json_lines import read_json_lines
 from producers.backfill.sources.parquet import read_parquet
 from producers.backfill.sources.places import Content, Place
+from producers.backfill.sources.tables import is_database, open_table
 from tagging.errors import SourceBroken, SourceRefused
 
 FORMATS: Final = ("csv", "tsv", "jsonl", "parquet")
@@ -61,6 +61,9 @@ def open_source(
     columns: Columns = Columns(),  # noqa: B008  # frozen
     file_format: str | None = None,
     encoding: str | None = None,
+    table: str | None = None,
+    query: str | None = None,
+    key: str | None = None,
 ) -> Source:
     """The source that this names, of which the first record has been read, unless it is standard input.
 
@@ -69,10 +72,19 @@ def open_source(
         columns: Which column is what.
         file_format: One of ``FORMATS``; ``None`` is told from the name, then from the content.
         encoding: ``None`` is told from the first MiB.
+        table: Of a database, with its schema where that is not the usual one: ``support.tickets``.
+        query: Of a database, in place of a table.
+        key: Column that orders table or query, and that each row has to itself; ``None`` is the table's primary key.
 
     Raises:
         SourceRefused: It cannot be read as it was described.
     """
+    if is_database(spec):
+        if file_format or encoding:
+            raise SourceRefused("a database: --format and --encoding are for files")
+        return open_table(spec, columns=columns, table=table, query=query, key=key)
+    if table or query or key:
+        raise SourceRefused(f"{Place(spec)}: --table, --query and --key are for databases")
     if file_format is not None and file_format not in FORMATS:
         raise SourceRefused(f"no format {file_format!r}; known are {', '.join(FORMATS)}")
     source = FileSource(
@@ -132,11 +144,6 @@ class FileSource:
             else:
                 delimiter = TAB if found == "tsv" else None
                 yield from read_delimited(text, where=self.name, columns=self.columns, delimiter=delimiter, after=after)
-
-
-def fingerprint_of(*parts: Any) -> str:
-    """A digest of what describes a source."""
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _try(source: Source) -> None:
