@@ -114,7 +114,6 @@ def test_of_a_line_without_end_only_the_beginning_is_kept():
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ("7, ,0,ticket", "body: expected a text, got an empty one"),
         ("7,a,-1,ticket", "revision: expected a whole number from 0, got str"),
         ("7,a,0,email", "kind: expected ticket or comment, got str"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from producers.backfill.rows import Columns, Record
-from producers.backfill.sources import open_source
+from producers.backfill.sources import open_source, without_password
 from tagging.errors import SourceBroken, SourceRefused
 
 LINES = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
@@ -143,6 +143,20 @@ def test_a_fingerprint_stands_for_the_place_and_how_it_is_read(tmp_path, monkeyp
     assert open_source("t.csv", encoding="utf-8").fingerprint != here
     (tmp_path / "t.csv").write_bytes(b"text\nother\n")
     assert open_source("t.csv").fingerprint == here
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ("postgresql://me:hunter2@host:5432/desk", "postgresql://me@host:5432/desk"),
+        ("postgresql+psycopg://me:hun/ter2@host/desk", "postgresql+psycopg://me@host/desk"),
+        ("postgresql://me@host/desk", "postgresql://me@host/desk"),
+        ("s3://bucket/a:b@c.csv", "s3://bucket/a:b@c.csv"),
+        ("a:b@c.csv", "a:b@c.csv"),
+    ],
+)
+def test_what_a_job_keeps_of_it_has_no_password(spec, kept):
+    assert without_password(spec) == kept
 
 
 def test_reading_can_stop_anywhere(tmp_path):

@@ -1,6 +1,7 @@
 """A source from what was typed: a path, ``-``, the URL of an object store or of a database."""
 
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,6 +31,7 @@ _FORMAT_OF_SUFFIX: Final = {
     ".pq": "parquet",
 }
 _PARQUET_MAGIC: Final = b"PAR1"
+_PASSWORD: Final = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
 
 
 class Source(Protocol):
@@ -96,6 +98,11 @@ def open_source(
     if source.place.can_be_read_again:
         _try(source)
     return source
+
+
+def without_password(spec: str) -> str:
+    """The same place to somebody who has the password from elsewhere, such as ``~/.pgpass``: fit to be kept."""
+    return _PASSWORD.sub(r"\1@", spec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ class _UnfitError(Exception):
     """A cell that cannot play its role."""
 
     def __init__(self, column: str, expected: str, value: object) -> None:
-        came = "nothing" if value is None else "an empty one" if value == "" else type(value).__name__
+        came = "nothing" if value is None else type(value).__name__
         super().__init__(f"{column}: expected {expected}, got {came}")
 
 
@@ -98,10 +98,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _text(column: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _UnfitError(column, "a text", value if not isinstance(value, str) else "")
-    if "\0" in value:
-        raise _UnfitError(column, "a text without NUL characters", value)
+    if not isinstance(value, str):
+        raise _UnfitError(column, "a text", value)
     return value
 
 
