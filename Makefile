@@ -60,5 +60,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) with what development needs"
-	@$(PIP) -e '.[worker,int8,http,demo,flower,integrations,postgres,lab,dev]'
+	@$(PIP) -e '.[worker,int8,http,demo,flower,integrations,postgres,parquet,remote,lab,dev]'
 	@touch $@ $(VENV)/.demo

@@ -1,4 +1,4 @@
-"""``tagmill backfill``: tag every row of a file, and say how far it is."""
+"""``tagmill backfill``: tag every row of a file or table, and say how far it is."""
 
 import json
 import sys
@@ -14,8 +14,9 @@ from tagmill.commands.enqueue import split_labels
 
 if TYPE_CHECKING:
     from producers.backfill.job import JobFile
-    from producers.backfill.jsonl import JsonLines
-    from producers.backfill.runner import Plan, Progress, Runner, Source
+    from producers.backfill.runner import Plan, Progress, Runner
+    from producers.backfill.runner import Source as Records
+    from producers.backfill.sources import Source
     from tagging.settings import Loaded
     from tagmill.ledgers import Ledgers
 
@@ -42,20 +43,26 @@ def command() -> None:
 
 
 @command.command(_RUN)
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source")
 @click.option("-l", "--labels", default="", help="Comma-separated, Chinese commas too.")
 @click.option("-S", "--label-set", default="", help="Name of a label set.")
 @click.option("--multi-label", is_flag=True, help="Score each label by itself, whatever the label set says.")
 @click.option("--template", default="", help="Hypothesis with one {}. Default: the label set's, then the model's.")
 @click.option("--model", default="", help="Refuse workers that serve another one.")
 @click.option(
-    "--out", default="ledger", show_default=True, help="PATH of JSON lines in the order of SOURCE, or ledger."
+    "--out", default="ledger", show_default=True, help="PATH that ends in .jsonl, .csv or .parquet, or ledger."
 )
 @click.option("--job", "name", default="", help="Name of the job. Default: that of SOURCE and the label set.")
 @click.option("--source-name", default="", help="System that the rows come from, where they do not say.")
-@click.option("--text-column", help="Default: text, content, body or description.")
-@click.option("--ref-column", help="Default: ref, id or ticket_id.")
-@click.option("--revision-column", help="Default: revision.")
+@click.option("--format", "file_format", help="csv, tsv, jsonl or parquet. Default: told from the name.")
+@click.option("--encoding", help="Default: told from the first MiB, UTF-8 or GB 18030.")
+@click.option("--table", help="Of a database.")
+@click.option("--query", help="Of a database, instead of a table.")
+@click.option("--key", help="Column that each row of table or query has to itself. Default: the primary key.")
+@click.option("--text-column", help="Default: text, content, body, description and the like.")
+@click.option("--ref-column", help="Default: ref, id or ticket_id; '' for none.")
+@click.option("--revision-column", help="Default: revision; '' for none.")
+@click.option("--kind-column", help="Default: kind; '' for none.")
 @click.option("--again", is_flag=True, help="Ask also where an answer of this model stands: it was replaced.")
 @click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Texts a second.")
 @click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
@@ -64,7 +71,10 @@ def command() -> None:
 @click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown goes here.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, **options: Any) -> None:
-    """Tag every row of SOURCE, a file of JSON lines, through the intake.
+    """Tag every row of SOURCE through the intake.
+
+    SOURCE is a file of CSV, TSV, JSON lines or Parquet, gzipped or not; - for standard input; a URL such as
+    s3://bucket/tickets.csv; or that of a database, with --table or --query.
 
     Rows without an answer go to JOB.rejects.jsonl beside SOURCE, which can be a SOURCE. Exit codes: 0 every row has an
     answer, 1 some have none or the job was paused, 2 usage, 3 broker unreachable: the same command goes on.
@@ -73,13 +83,14 @@ def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json
     from tagging.settings import load
 
     loaded = load()
-    spec = {**{key: str(value or "") for key, value in options.items() if key not in _PACE}, "out": options["out"]}
-    name = name or f"{Path(options['source']).stem}-{options['label_set'] or 'labels'}"
+    spec = {key: value for key, value in options.items() if key not in _PACE}
+    name = name or f"{_stem(options)}-{options['label_set'] or 'labels'}"
+    source = _source(options)
     if dry_run:
-        _rehearse(loaded, name, options, sample=sample, as_json=as_json)
+        _rehearse(loaded, name, source, options, sample=sample, as_json=as_json)
         return
     with closing(JobFile.create(loaded.settings.backfill.jobs_dir, name)) as job, job.locked():
-        _run(loaded, job, spec, options, report_path=report_path, as_json=as_json)
+        _run(loaded, job, source, options, spec=spec, report_path=report_path, as_json=as_json)
 
 
 _PACE: Final = ("max_rate", "between")
@@ -93,13 +104,8 @@ def resume(name: str, as_json: bool) -> None:
     """Go on with the job of this NAME as it was begun."""
     with _existing(name) as (loaded, job), job.locked():
         spec = json.loads(job.fact("spec") or "{}")
-        options = {**spec, "source": Path(spec["source"]), **{key: spec[key] == "True" for key in _FLAGS}}
-        nothing = {key: options[key] or None for key in ("text_column", "ref_column", "revision_column")}
-        pace = {"max_rate": None, "between": ""}
-        _run(loaded, job, spec, {**options, **nothing, **pace}, report_path=None, as_json=as_json)
-
-
-_FLAGS: Final = ("multi_label", "again")
+        options = {**spec, "max_rate": None, "between": ""}
+        _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json)
 
 
 @command.command("list")
@@ -175,25 +181,45 @@ def _show(name: str, *, as_json: bool) -> None:
     click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counts.read:,} rows that were read")
 
 
-def _rehearse(loaded: "Loaded", name: str, options: dict[str, Any], *, sample: int, as_json: bool) -> None:
+def _rehearse(
+    loaded: "Loaded", name: str, source: "Source", options: dict[str, Any], *, sample: int, as_json: bool
+) -> None:
     from producers.backfill.rehearsal import rehearse
 
     plan = _plan(loaded, options, name)
     with _runners(loaded) as (ledgers, runner):
-        rehearsal = rehearse(_source(options), plan, size=sample, tags=ledgers.tags, runner=runner)
+        rehearsal = rehearse(source, plan, size=sample, tags=ledgers.tags, runner=runner)
     click.echo(json.dumps(rehearsal.to_dict(), ensure_ascii=False) if as_json else "\n".join(rehearsal.lines()))
 
 
-def _source(options: dict[str, Any]) -> "JsonLines":
-    from producers.backfill.jsonl import JsonLines
+def _source(options: dict[str, Any]) -> "Source":
     from producers.backfill.rows import Columns
+    from producers.backfill.sources import open_source
+    from tagging.errors import SourceRefused
 
-    columns = Columns(text=options["text_column"], ref=options["ref_column"], revision=options["revision_column"])
-    return JsonLines(path=options["source"], columns=columns)
+    named = ("file_format", "encoding", "table", "query", "key")
+    columns = Columns(**{role: options[f"{role}_column"] for role in ("text", "ref", "revision", "kind")})
+    try:
+        return open_source(options["source"], columns=columns, **{name: options[name] for name in named})
+    except SourceRefused as e:
+        raise click.UsageError(str(e)) from None
+
+
+def _stem(options: dict[str, Any]) -> str:
+    """What a job is called after."""
+    if options["table"] or options["query"]:
+        return options["table"] or "query"
+    name = Path(options["source"]).name
+    return "stdin" if name == "-" else Path(name.removesuffix(".gz")).stem
+
+
+def _folder(source: str) -> Path:
+    """Where there is room beside the source: its folder, or this one where it is in none."""
+    return Path() if source == "-" or "://" in source else Path(source).parent
 
 
 @contextmanager
-def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile", "Source", "Plan"], "Runner"]]]:
+def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile", "Records", "Plan"], "Runner"]]]:
     """What makes runners on this deployment's ledger and broker, while these are open."""
     from producers.backfill.runner import Runner
     from producers.publisher import Publisher
@@ -201,7 +227,7 @@ def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile",
 
     with open_ledgers(loaded.settings) as ledgers, closing(Publisher(loaded.settings)) as broker:
 
-        def runner(job: "JobFile", source: "Source", plan: "Plan") -> Runner:
+        def runner(job: "JobFile", source: "Records", plan: "Plan") -> Runner:
             return Runner(
                 job=job,
                 source=source,
@@ -219,21 +245,22 @@ def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile",
 def _run(
     loaded: "Loaded",
     job: "JobFile",
-    spec: dict[str, str],
+    source: "Source",
     options: dict[str, Any],
     *,
+    spec: dict[str, Any],
     report_path: Path | None,
     as_json: bool,
 ) -> None:
-    from producers.backfill.jsonl import write_lines, write_rejects
+    from producers.backfill.outputs import write_output, write_rejects
     from producers.backfill.report import report_of
+    from producers.backfill.sources import without_password
 
     if job.wish == "cancel":
         raise click.UsageError(f"job {job.name!r} was cancelled; choose another name with --job")
-    source = _source(options)
     plan = _plan(loaded, options, job.name)
     job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
-    job.state("spec", json.dumps(spec))
+    job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))
     job.state("wish", "run")
     began = time.monotonic()
     with _runners(loaded) as (_, runner):
@@ -242,9 +269,9 @@ def _run(
     report = report_of(job, ended=ended, labels=len(plan.question.labels), seconds=time.monotonic() - began)
     if ended == "done":
         if not plan.into_ledger:
-            write_lines(Path(options["out"]), ({**columns, **answer} for columns, answer in job.answered()))
+            write_output(Path(options["out"]), job.answered())
         if report.rejected or report.failed:
-            rejects = source.path.with_name(f"{job.name}.rejects.jsonl")
+            rejects = _folder(options["source"]) / f"{job.name}.rejects.jsonl"
             write_rejects(rejects, job.refused())
             click.echo(f"{report.rejected + report.failed:,} rows without an answer: {rejects}", err=True)
     if report_path is not None:
@@ -255,10 +282,11 @@ def _run(
 
 def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
     """What the options and settings say, checked as a worker would check it."""
+    from producers.backfill.outputs import output_format
     from producers.backfill.pace import Hours, Limits
     from producers.backfill.question import Question
     from producers.backfill.runner import Plan, Sizes
-    from tagging.errors import InvalidMessage
+    from tagging.errors import InvalidMessage, OutputRefused
     from tagging.labels import LabelBook
     from tagging.messages import Decoder
     from tagging.names import TAG_TICKET
@@ -275,8 +303,11 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
         )
     except InvalidMessage as e:
         raise click.UsageError(str(e)) from None
-    if options["out"] != "ledger" and not Path(options["out"]).absolute().parent.is_dir():
-        raise click.UsageError(f"--out: there is no folder {Path(options['out']).parent}")
+    if options["out"] != "ledger":
+        try:
+            output_format(Path(options["out"]))
+        except OutputRefused as e:
+            raise click.UsageError(f"--out: {e}") from None
     own = settings.backfill
     return Plan(
         question=Question(

@@ -1,8 +1,11 @@
 """A backfill gives every row its answer once, in order, wherever it was killed; through a real worker."""
 
+import csv
+import gzip
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +92,41 @@ def test_rows_that_cannot_be_asked_about_are_given_back_and_can_be_a_source(desk
     assert [row["tagmill_row"] for row in rejects] == [2, 3, 4]
     assert "empty after cleaning" in rejects[0]["tagmill_error"]
     assert (rejects[0]["n"], rejects[1]["tagmill_raw"]) == (2, "nonsense")
+
+
+def test_a_gzipped_csv_in_gb18030_becomes_a_csv_and_its_rejects_are_a_source(desk: Desk) -> None:
+    source = desk.path("desk.csv.gz")
+    rows = [
+        "id,body,kind",
+        "1,包裹还没有到,ticket",
+        "2,请帮我查一下物流,email",
+        '3,"退款，谢谢"',
+        "4,谢谢你们的帮助,comment",
+    ]
+    source.write_bytes(gzip.compress("\n".join(rows).encode("gb18030")))
+    done = desk.run(source, "--out", "desk.out.csv")
+    assert (done.code, done.rows[0]["tagged"], done.rows[0]["rejected"]) == (1, 2, 2), done.err
+    with desk.path("desk.out.csv").open(encoding="utf-8-sig", newline="") as file:
+        out = list(csv.DictReader(file))
+    assert [(row["id"], row["body"], row["kind"]) for row in out] == [
+        ("1", "包裹还没有到", "ticket"), ("4", "谢谢你们的帮助", "comment"),
+    ]  # fmt: skip
+    assert all(row["decision"] for row in out)
+    again = desk.run(desk.path("desk-labels.rejects.jsonl"), "--kind-column", "", "--out", "again.out.jsonl")
+    assert (again.code, again.rows[0]["tagged"], again.rows[0]["rejected"]) == (1, 1, 1), again.err
+    [row] = lines(desk.path("again.out.jsonl"))
+    assert (row["id"], row["body"], row["kind"]) == ("2", "请帮我查一下物流", "email")
+
+
+def test_a_table_is_a_source_and_its_job_is_resumed_by_its_name(desk: Desk) -> None:
+    with closing(sqlite3.connect(desk.path("desk.db"))) as database, database:
+        database.execute("CREATE TABLE tickets (id INTEGER PRIMARY KEY, text TEXT)")
+        database.executemany("INSERT INTO tickets VALUES (?, ?)", [(n * 7, f"row {n}") for n in range(1, 31)])
+    table = (f"sqlite:///{desk.path('desk.db')}", "--table", "tickets", "--job", "table", "--out", "table.out.jsonl")
+    done = desk(*table, "-l", ",".join(LABELS), "--json")
+    resumed = desk("resume", "table", "--json")
+    assert (done.code, done.rows[0]["tagged"], resumed.rows[0]["read"]) == (0, 30, 30), done.err + resumed.err
+    assert [row["id"] for row in lines(desk.path("table.out.jsonl"))] == [n * 7 for n in range(1, 31)]
 
 
 def test_killed_at_random_points_and_run_again_it_writes_what_one_clean_run_writes(desk: Desk) -> None:
@@ -178,7 +216,17 @@ def test_a_dry_run_says_what_it_would_come_to_and_leaves_tags_as_they_are(desk: 
     assert (after["standing"], after["changed"]) == (20, 0)
 
 
-@pytest.mark.parametrize("wrong", [["-S", "nobody"], ["-l", "a,A"], ["-l", "a", "--out", "no/where"], []])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["-S", "nobody"],
+        ["-l", "a,A"],
+        ["-l", "a,b", "--out", "no/where.csv"],
+        ["-l", "a,b", "--out", "out.xlsx"],
+        ["-l", "a,b", "--text-column", "nothing"],
+        [],
+    ],
+)
 def test_a_wrong_command_ends_with_2_before_anything_is_read(desk: Desk, wrong: list[str]) -> None:
     refused = desk(str(desk.source("wrong", 1)), *wrong)
     assert (refused.code, "Error:" in refused.err) == (2, True), refused.err
