@@ -60,6 +60,7 @@ class Tide:
         self._marks = marks
         self._clock = clock
         self._busy = False
+        self._taken = 0
         self.load = Load(unfinished=0, since=None)
         """As it was at the last look."""
 
@@ -74,14 +75,18 @@ class Tide:
         Raises:
             Problem: It cannot; says when to come back.
         """
-        if self._busy:
-            n = self.load.unfinished
+        n = self.load.unfinished + self._taken
+        if self._busy or n >= self._marks.unfinished:
             raise Problem(
                 kind="busy",
                 detail=f"{n:,} messages wait, the oldest for {self.age_s:.0f} s; nothing of this request was taken",
                 chinese=f"有 {n:,} 条消息在等待，最早的已等待 {self.age_s:.0f} 秒；本次请求未被接收",
                 headers={"Retry-After": str(self._retry_after_s())},
             )
+
+    def took(self, n: int) -> None:
+        """So many more were taken since the last look: until the next one they count as unfinished."""
+        self._taken += n
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -91,10 +96,12 @@ class Tide:
 
     async def look(self) -> bool:
         """Look once; False where the ledger is away, which whoever wants to write there is told."""
+        before = self._taken
         try:
             self.load = await run_in_threadpool(self._look)
         except StoreUnavailable:
             return False
+        self._taken -= before  # what was taken during the look may be in it or not: counted twice rather than never
         busy = is_busy(share_of(self.load, self._marks, now=self._clock()), was_busy=self._busy)
         if busy != self._busy:
             event = "http.busy" if busy else "http.relieved"

@@ -72,6 +72,7 @@ class Tasks:
 
     async def _accept(self, submissions: Sequence[Submission]) -> list[Receipt]:
         receipts = await self.acceptor.accept(submissions)
+        self.tide.took(sum(receipt.outcome == "accepted" for receipt in receipts))
         for submission, receipt in zip(submissions, receipts, strict=True):
             if receipt.outcome == "erased":
                 raise Problem(kind="erased", detail="it is not tagged again", chinese="该文档不会再次打标签")

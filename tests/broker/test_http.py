@@ -1,6 +1,7 @@
 """Callers of the HTTP API get their answers from a worker behind a real broker, however many wait at once."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from ledger.database import open_database
+from ledger.intake import Intake
 from ledger.keys import KeyLedger
 from tagmill.workers import serve_process
 from tests.broker.sites import CANARY, LABELS, Broker, Site
@@ -104,3 +106,70 @@ def test_answers_reach_those_who_wait_for_them(api: Api, results: RedisServer) -
     results.start()
     assert api.ask("T-3").json()["ref"] == "T-3"
     assert api.get("/readyz").status_code == 200
+
+
+def test_what_is_too_much_is_turned_away_and_what_was_taken_is_tagged(broker: Broker, results: RedisServer) -> None:
+    """Row A36: callers that send as fast as they can, to a worker that is slower."""
+    with server_folder("flood") as folder, closing(broker.site(folder)) as site:
+        site.environ |= {
+            "TAGMILL_RESULTS__URL": results.url,
+            "TAGMILL_HTTP__PORT": str(free_port()),
+            "TAGMILL_HTTP__MAX_UNFINISHED": "100",
+            "TAGMILL_MODEL__NAME": "fake:pass_s=0.2",
+            "TAGMILL_BATCHING__MAX_MESSAGES": "4",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        site.__post_init__()
+        with site.worker().running(), serve_process(site.environ, log=folder / "http.log") as serving:
+            api = Api(site, serving.url)
+            taken, turned_away, most = asyncio.run(_flood(api))
+            wait_until("all that was taken is tagged", lambda: _done(api) == len(taken), timeout_s=90, every_s=0.3)
+    counts = f"taken={len(taken)} turned_away={len(turned_away)} most_unfinished={most}"
+    print(f"FIGURE flood broker={broker.name} {counts} lost=0")
+    assert most <= 100 + SENDERS
+    assert turned_away, "it was never too much"
+    assert {response.status_code for response in turned_away} == {429}
+    assert all(int(response.headers["Retry-After"]) >= 5 for response in turned_away)
+
+
+FLOOD_S = 8.0
+SENDERS = 8
+
+
+async def _flood(api: Api) -> tuple[list[str], list[httpx.Response], int]:
+    """Send for some seconds: the ids that were taken, what the others were told, and the most that was unfinished."""
+    taken: list[str] = []
+    turned_away: list[httpx.Response] = []
+    most = 0
+    ends = asyncio.get_running_loop().time() + FLOOD_S
+
+    async def send(client: httpx.AsyncClient, sender: int) -> None:
+        for number in itertools.count():
+            if asyncio.get_running_loop().time() > ends:
+                return
+            response = await client.post(f"{api.url}/v1/tasks", json=ticket(f"{sender}-{number}"))
+            if response.status_code == 202:
+                taken.append(response.json()["tasks"][0]["id"])
+            else:
+                turned_away.append(response)
+                await asyncio.sleep(0.05)
+
+    async def watch() -> None:
+        nonlocal most
+        while asyncio.get_running_loop().time() < ends:
+            most = max(most, await asyncio.to_thread(_unfinished, api))
+            await asyncio.sleep(0.2)
+
+    async with httpx.AsyncClient(headers=api.headers, timeout=60) as client:
+        await asyncio.gather(watch(), *(send(client, sender) for sender in range(SENDERS)))
+    return taken, turned_away, most
+
+
+def _unfinished(api: Api) -> int:
+    with closing(open_database(api.site.settings.ledger.url)) as database:
+        return Intake(database).load().unfinished
+
+
+def _done(api: Api) -> int:
+    with closing(open_database(api.site.settings.ledger.url)) as database:
+        return Intake(database).counts().get("done", 0)
