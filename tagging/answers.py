@@ -55,6 +55,8 @@ class Answer(TypedDict):
     device_ms: float
     batch_size: int
     tokens: int
+    computed: int
+    """Pairs that the model computed for this answer; the others were known."""
 
 
 class ItemError(TypedDict):

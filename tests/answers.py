@@ -68,4 +68,5 @@ def answer(task: TagTask, *, fingerprint: str = "demo-1", score: float = 0.9) ->
         "device_ms": 2.0,
         "batch_size": 1,
         "tokens": 20,
+        "computed": 2,
     }

@@ -89,6 +89,7 @@ def _answer(
         device_ms=round(device_ms, 3),
         batch_size=batch_size,
         tokens=question.tokens,
+        computed=question.answered_by.get("computed", 0),
     )
 
 

@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WI
 CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, columns TEXT, raw TEXT, item INTEGER, reason TEXT);
 CREATE TABLE IF NOT EXISTS items (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, source TEXT NOT NULL, ref TEXT NOT NULL, revision INTEGER NOT NULL,
-    kind TEXT NOT NULL, text TEXT, chunk INTEGER, outcome TEXT, answer TEXT, before TEXT, cache TEXT, tokens INTEGER
+    kind TEXT NOT NULL, text TEXT, chunk INTEGER, outcome TEXT, answer TEXT, before TEXT, cache TEXT, tokens INTEGER,
+    computed INTEGER
 );
 CREATE INDEX IF NOT EXISTS ix_items_chunk ON items (chunk);
 CREATE TABLE IF NOT EXISTS chunks (
@@ -64,6 +65,8 @@ class Settled:
     """Of a worker's answer: which of its caches knew all of it or some, or ``none``."""
     tokens: int = 0
     """That the device computed for it."""
+    computed: int = 0
+    """Pairs that the model computed for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,9 +280,10 @@ class JobFile:
         ns = [n for (n,) in self._db.execute("SELECT n FROM items WHERE chunk = ? ORDER BY n", (chunk.n,))]
         with self._step():
             self._db.executemany(
-                "UPDATE items SET outcome = ?, answer = ?, cache = ?, tokens = ?, text = NULL WHERE n = ?",
+                "UPDATE items SET outcome = ?, answer = ?, cache = ?, tokens = ?, computed = ?, text = NULL "
+                "WHERE n = ?",
                 (
-                    (one.outcome, _settled_json(one), one.cache, one.tokens, n)
+                    (one.outcome, _settled_json(one), one.cache, one.tokens, one.computed, n)
                     for n, one in zip(ns, settled, strict=True)
                 ),
             )
@@ -346,6 +350,11 @@ class JobFile:
         """Tokens that devices computed for this job."""
         (tokens,) = self._db.execute("SELECT coalesce(sum(tokens), 0) FROM items").fetchone()
         return int(tokens)
+
+    def computed(self) -> int:
+        """Pairs that models computed for this job."""
+        (computed,) = self._db.execute("SELECT coalesce(sum(computed), 0) FROM items").fetchone()
+        return int(computed)
 
     def written(self) -> Iterator[tuple[Item, dict[str, Any], dict[str, Any] | None]]:
         """The items that this job had tagged, each with its answer and what stood before it."""

@@ -31,6 +31,8 @@ class Report:
     """Different ones among the rows that were not rejected."""
     pairs: int
     """(text, label) pairs that were asked of workers, whose caches may have known some."""
+    computed: int
+    """Those of them that models computed; workers' caches knew the others."""
     caches: Mapping[str, int]
     """Questions by which cache of a worker answered them, wholly or in part; ``none``: the model alone did."""
     tokens: int
@@ -51,7 +53,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """For people."""
-        figures = ("read", "tagged", "cached", "rejected", "failed", "open", "questions", "pairs", "tokens")
+        figures = ("read", "tagged", "cached", "rejected", "failed", "open", "questions", "pairs", "computed", "tokens")
         counts = "\n".join(f"| {name} | {getattr(self, name):,} |" for name in figures)
         caches = "\n".join(f"| {_CACHES.get(cache, cache)} | {count:,} |" for cache, count in self.caches.items())
         labels = "\n".join(f"| {_cell(label)} | {count:,} |" for label, count in self.labels.items())
@@ -76,6 +78,7 @@ def report_of(job: JobFile, *, ended: str, labels: int, seconds: float) -> Repor
         open=counts.open,
         questions=counts.items,
         pairs=counts.asked * labels,
+        computed=job.computed(),
         caches=job.caches(),
         tokens=job.tokens(),
         seconds=round(seconds, 1),

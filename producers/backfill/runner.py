@@ -307,9 +307,7 @@ class Runner:
             self._fail(chunk, str(result["error"]))
             return
         settled = [
-            Settled(outcome="failed", reason=str(answer["error"]))
-            if "error" in answer
-            else Settled(outcome="tagged", answer=slim(answer), cache=answer["cache"], tokens=answer["tokens"])
+            Settled(outcome="failed", reason=str(answer["error"])) if "error" in answer else _settled(answer)
             for answer in result["answers"]
         ]
         self._job.settle(chunk, settled)
@@ -380,3 +378,13 @@ class _Every:
             return False
         self._due_at = now + self._every_s
         return True
+
+
+def _settled(answer: Mapping[str, Any]) -> Settled:
+    return Settled(
+        outcome="tagged",
+        answer=slim(answer),
+        cache=answer["cache"],
+        tokens=answer["tokens"],
+        computed=answer.get("computed", 0),  # a worker of an earlier version does not say
+    )

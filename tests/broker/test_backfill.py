@@ -80,6 +80,19 @@ def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk)
     assert CANARY not in done.err
 
 
+def test_one_label_more_costs_one_pair_a_text(desk: Desk) -> None:
+    source, ten = desk.source("relabel", 40), [f"label {i}" for i in range(10)]
+    costs = []
+    for number, labels in enumerate((ten, [*ten[:9], "renamed"])):
+        done = desk(
+            str(source), "-l", ",".join(labels), "--json", "--job", f"relabel-{number}", "--out", f"r{number}.jsonl"
+        )
+        assert done.code == 0, done.err
+        [report] = done.rows
+        costs.append((report["questions"], report["pairs"], report["computed"]))
+    assert costs == [(32, 320, 320), (32, 320, 32)]
+
+
 def test_rows_that_cannot_be_asked_about_are_given_back_and_can_be_a_source(desk: Desk) -> None:
     source = desk.path("mixed.jsonl")
     source.write_text('{"text": "fine", "n": 1}\n{"text": "   ", "n": 2}\nnonsense\n{"n": 4}\n', encoding="utf-8")

@@ -87,7 +87,7 @@ def _answer(item: dict[str, Any]) -> dict[str, Any]:
         return {"error": "no answer to this text"}
     return {
         "decision": "abstain", "tags": [], "labels": list(LABELS), "scores": [0.5, 0.5], "model": {"name": "demo"},
-        "label_set_digest": "d", "cache": "none", "tokens": 7,
+        "label_set_digest": "d", "cache": "none", "tokens": 7, "computed": 2,
     }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_every_row_ends_in_one_of_four_ways(desk: Desk) -> None:
 def test_says_what_the_answers_cost(desk: Desk) -> None:
     desk.runner.run()
     # a, b and d; the second a is not asked, and nothing is known of what a failed text cost.
-    assert (desk.job.caches(), desk.job.tokens()) == ({"none": 3}, 21)
+    assert (desk.job.caches(), desk.job.tokens(), desk.job.computed()) == ({"none": 3}, 21, 6)
 
 
 def test_no_more_is_in_flight_than_its_window(sqlite_database: Database, tmp_path: Path) -> None:
