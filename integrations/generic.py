@@ -48,6 +48,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import basic, token_of
 from integrations.inbox import Verified, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
@@ -280,6 +281,5 @@ def _with(value: Any, ticket: str, note: str) -> Any:
 
 
 def _authorization(account: Account, options: Options) -> str:
-    assert account.token is not None
-    token = account.token.get_secret_value()
-    return f"Bearer {token}" if options.auth == "bearer" else f"Basic {base64.b64encode(token.encode()).decode()}"
+    token = token_of(account)
+    return f"Bearer {token}" if options.auth == "bearer" else basic(token)

@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import token_of
 from integrations.inbox import Verified, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import HUB, verify
 from integrations.system import Declined, Event, Hook, Ignored, Inbound, Incoming
-from tagging.errors import SettingsError
 
 _TICKETS: Final = {"opened": (), "edited": ("title", "body")}
 _COMMENTS: Final = ("created", "edited")
@@ -101,14 +101,12 @@ class GitHub:
     """Labels of issues. A ticket is ``owner/repo#number``."""
 
     def __init__(self, account: Account) -> None:
-        if account.token is None:
-            raise SettingsError([f"{account.name}.token: missing; labels cannot be set without one"])
         self._repositories = [str(name) for name in account.options.get("repositories", [])]
         self._client = open_client(
             account.base_url,
             allow_private=account.allow_private,
             headers={
-                "Authorization": f"Bearer {account.token.get_secret_value()}",
+                "Authorization": f"Bearer {token_of(account)}",
                 "Accept": "application/vnd.github+json",
             },
         )

@@ -23,12 +23,12 @@ from pydantic import SecretStr
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import token_of
 from integrations.inbox import Verified, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import STANDARD_WEBHOOKS, TOLERANCE_S, verify, verify_token
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
-from tagging.errors import SettingsError
 
 
 def inbound(account: Account) -> Inbound:
@@ -113,13 +113,11 @@ class GitLab:
     """Labels of issues. A ticket is ``group/project#iid``."""
 
     def __init__(self, account: Account) -> None:
-        if account.token is None:
-            raise SettingsError([f"{account.name}.token: missing; labels cannot be set without one"])
         self._projects = [str(name) for name in account.options.get("projects", [])]
         self._client = open_client(
             account.base_url,
             allow_private=account.allow_private,
-            headers={"PRIVATE-TOKEN": account.token.get_secret_value()},
+            headers={"PRIVATE-TOKEN": token_of(account)},
         )
 
     def ticket_of(self, ref: str) -> str:

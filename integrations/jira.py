@@ -15,19 +15,18 @@ signature was not looked at. A description is text in version 2 and a tree in ve
 Revision: ``updated`` of the issue or the comment.
 """
 
-import base64
 from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import basic, token_of
 from integrations.inbox import Verified, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_adf
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
-from tagging.errors import SettingsError
 
 SCHEME: Final = Scheme(header="x-hub-signature", prefix="sha256=")
 _ISSUES: Final = ("jira:issue_created", "jira:issue_updated")
@@ -97,11 +96,8 @@ class Jira:
     """Labels of issues. A ticket is an issue's key."""
 
     def __init__(self, account: Account) -> None:
-        if account.token is None:
-            raise SettingsError([f"{account.name}.token: missing; labels cannot be set without one"])
-        basic = base64.b64encode(account.token.get_secret_value().encode()).decode()
         self._client = open_client(
-            account.base_url, allow_private=account.allow_private, headers={"Authorization": f"Basic {basic}"}
+            account.base_url, allow_private=account.allow_private, headers={"Authorization": basic(token_of(account))}
         )
 
     def ticket_of(self, ref: str) -> str:

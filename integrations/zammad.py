@@ -19,12 +19,12 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import token_of
 from integrations.inbox import Verified, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
-from tagging.errors import SettingsError
 
 SCHEME: Final = Scheme(header="x-hub-signature", algorithm="sha1", prefix="sha1=")
 
@@ -88,12 +88,10 @@ class Zammad:
     """Tags of tickets. A ticket is its id."""
 
     def __init__(self, account: Account) -> None:
-        if account.token is None:
-            raise SettingsError([f"{account.name}.token: missing; tags cannot be set without one"])
         self._client = open_client(
             account.base_url,
             allow_private=account.allow_private,
-            headers={"Authorization": f"Token token={account.token.get_secret_value()}"},
+            headers={"Authorization": f"Token token={token_of(account)}"},
         )
 
     def ticket_of(self, ref: str) -> str:

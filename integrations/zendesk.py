@@ -15,19 +15,18 @@ making: use ``generic``. Revision: the event's ``time``. Comments of agents are 
 customer's.
 """
 
-import base64
 from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import basic, token_of
 from integrations.inbox import Verified, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import TOLERANCE_S, Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
-from tagging.errors import SettingsError
 
 SCHEME: Final = Scheme(
     header="x-zendesk-webhook-signature",
@@ -91,11 +90,8 @@ class Zendesk:
     """Tags of tickets. A ticket is its id."""
 
     def __init__(self, account: Account) -> None:
-        if account.token is None:
-            raise SettingsError([f"{account.name}.token: missing; tags cannot be set without one"])
-        basic = base64.b64encode(account.token.get_secret_value().encode()).decode()
         self._client = open_client(
-            account.base_url, allow_private=account.allow_private, headers={"Authorization": f"Basic {basic}"}
+            account.base_url, allow_private=account.allow_private, headers={"Authorization": basic(token_of(account))}
         )
 
     def ticket_of(self, ref: str) -> str:
