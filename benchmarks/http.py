@@ -4,20 +4,21 @@ One uvicorn worker, the ledger in SQLite, synced to disk. The callers run on the
 """
 
 import asyncio
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-import httpx
 import redis
 
 from benchmarks.queue import cpu_s
 from ledger.database import open_database
+from ledger.intake import Intake
 from ledger.keys import KeyLedger
 from ledger.upgrade import upgrade
 from tagmill.embedded import end_on_signals, free_port, redis_server
@@ -51,12 +52,11 @@ def run(plan: Plan, *, echo: Callable[[str], None]) -> dict[str, Any]:
         with worker_process(environ, log=folder / "worker.log"):
             with_worker = _connections(client)
             with serve_process(environ, log=folder / "http.log") as server, _key(environ) as key:
-                figures: dict[str, Any] = {
-                    "accepted": _measured(server, plan.messages, _accept(server.url, key, plan.messages))
-                }
+                figures: dict[str, Any] = {"accepted": asyncio.run(_accept(server, key, plan.messages))}
                 echo(f"accepted: {figures['accepted']}")
+                _drain(environ)
                 for callers in plan.callers:
-                    row = _measured(server, callers * plan.waits, _wait(server.url, key, callers, plan.waits))
+                    row = asyncio.run(_wait(server, key, callers, plan.waits))
                     figures[f"waiting_{callers}"] = row
                     echo(f"{callers} callers: {row}")
                 figures["redis_connections"] = _connections(client) - with_worker
@@ -77,11 +77,14 @@ def _environ(folder: Path, url: Callable[[int], str]) -> dict[str, str]:
     }
 
 
-def _measured(server: Serving, requests: int, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """What the work says, with the CPU time that the server took for each request of it."""
-    before = cpu_s(server.pid)
-    row = asyncio.run(work)
-    return {**row, "server_cpu_ms": round(1000 * (cpu_s(server.pid) - before) / requests, 2)}
+def _drain(environ: Mapping[str, str]) -> None:
+    """Return once all that was accepted is tagged: nobody who waits shall wait for that."""
+    database = open_database(environ["TAGMILL_LEDGER__URL"])
+    intake = Intake(database)
+    deadline = time.monotonic() + _LIMIT_S
+    while intake.load().unfinished and time.monotonic() < deadline:
+        time.sleep(0.1)
+    database.close()
 
 
 @contextmanager
@@ -96,53 +99,78 @@ def _key(environ: Mapping[str, str]) -> Iterator[str]:
         database.close()
 
 
-async def _accept(url: str, key: str, messages: int) -> dict[str, Any]:
+async def _accept(server: Serving, key: str, messages: int) -> dict[str, Any]:
     """Send so many, one a request, over a few connections."""
     numbers = iter(range(messages))
-    seconds: list[float] = []
-    errors = 0
 
-    async def send(client: httpx.AsyncClient) -> None:
-        nonlocal errors
+    async def send(caller: _Caller) -> None:
         for number in numbers:
-            began = time.perf_counter()
-            response = await client.post("/v1/tasks", json=_message(f"a{number}"))
-            seconds.append(time.perf_counter() - began)
-            errors += response.status_code != 202
+            await caller.post("/v1/tasks", _message(f"a{number}"), expected=202)
 
-    began = time.perf_counter()
-    async with _client(url, key, _SENDERS) as client:
-        await asyncio.gather(*(send(client) for _ in range(_SENDERS)))
-    return {"per_s": round(messages / (time.perf_counter() - began), 1), **_percentiles(seconds), "errors": errors}
+    return await _timed(server, key, [send] * _SENDERS, messages)
 
 
-async def _wait(url: str, key: str, callers: int, waits: int) -> dict[str, Any]:
+async def _wait(server: Serving, key: str, callers: int, waits: int) -> dict[str, Any]:
     """So many callers, each of whom waits for one answer after another."""
-    seconds: list[float] = []
-    errors = 0
 
-    async def call(client: httpx.AsyncClient, caller: int) -> None:
-        nonlocal errors
-        for number in range(waits):
-            began = time.perf_counter()
-            response = await client.post("/v1/tags", json=_message(f"w{callers}-{caller}-{number}"))
-            seconds.append(time.perf_counter() - began)
-            errors += response.status_code != 200
+    def waiting(number: int) -> Callable[[_Caller], Awaitable[None]]:
+        async def wait(caller: _Caller) -> None:
+            for i in range(waits):
+                await caller.post("/v1/tags", _message(f"w{callers}-{number}-{i}"), expected=200)
 
-    began = time.perf_counter()
-    async with _client(url, key, callers) as client:
-        await asyncio.gather(*(call(client, caller) for caller in range(callers)))
-    per_s = callers * waits / (time.perf_counter() - began)
-    return {"per_s": round(per_s, 1), **_percentiles(seconds), "errors": errors}
+        return wait
+
+    return await _timed(server, key, [waiting(number) for number in range(callers)], callers * waits)
 
 
-def _client(url: str, key: str, connections: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {key}"},
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-        timeout=_LIMIT_S,
-    )
+async def _timed(
+    server: Serving, key: str, work: Sequence[Callable[["_Caller"], Awaitable[None]]], requests: int
+) -> dict[str, Any]:
+    """Requests a second, ms from request to answer, errors, and CPU of the server for each."""
+    callers = [await _Caller.connect(server.url, key) for _ in work]
+    before, began = cpu_s(server.pid), time.perf_counter()
+    await asyncio.gather(*(do(caller) for do, caller in zip(work, callers, strict=True)))
+    took_s, used_s = time.perf_counter() - began, cpu_s(server.pid) - before
+    for caller in callers:
+        caller.close()
+    return {
+        "per_s": round(requests / took_s, 1),
+        **_percentiles([second for caller in callers for second in caller.seconds]),
+        "errors": sum(caller.errors for caller in callers),
+        "server_cpu_ms": round(1000 * used_s / requests, 2),
+    }
+
+
+class _Caller:
+    """One connection, one request at a time: an HTTP client with a pool for hundreds takes most of the time itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._head = head
+        self.seconds: list[float] = []
+        self.errors = 0
+
+    @classmethod
+    async def connect(cls, url: str, key: str) -> Self:
+        """A caller with this key."""
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        return cls(reader, writer, f"Host: {host}\r\nAuthorization: Bearer {key}\r\n")
+
+    async def post(self, path: str, message: Mapping[str, Any], *, expected: int) -> None:
+        """Send the message and read the answer."""
+        began = time.perf_counter()
+        body = json.dumps(message).encode()
+        self._writer.write(f"POST {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        await self._reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+        self.seconds.append(time.perf_counter() - began)
+        self.errors += int(head.split()[1]) != expected
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
 
 
 def _message(name: str) -> dict[str, Any]:

@@ -91,10 +91,19 @@ class Tasks:
     async def _awaited(self, id_: str, done: Done, key: ApiKey, *, wait_s: float) -> Response:
         """The answer, if it comes in time; else where to look for it."""
         try:
-            await asyncio.wait_for(asyncio.shield(done), wait_s)
+            answer = await asyncio.wait_for(asyncio.shield(done), wait_s)
         except TimeoutError:
             headers = {"Location": _location(id_), "Retry-After": "1"}
             return JSONResponse(await self._view(id_, key), status_code=202, headers=headers)
+        answer = answer or await self._looked_up(id_, key)
+        return JSONResponse(answer, headers={"Content-Location": _location(id_)})
+
+    async def _looked_up(self, id_: str, key: ApiKey) -> Any:
+        """The answer of a task that has ended.
+
+        Raises:
+            Problem: It has none: it was parked.
+        """
         view = await self._view(id_, key)
         if view["answer"] is None:
             raise Problem(
@@ -102,7 +111,7 @@ class Tasks:
                 detail=f"{view['state']}: {view['reason'] or 'no reason was kept'}",
                 members={"task": view},
             )
-        return JSONResponse(view["answer"], headers={"Content-Location": _location(id_)})
+        return view["answer"]
 
     def _patience_s(self, request: Request) -> float:
         asked = _PREFER.search(request.headers.get("prefer", ""))

@@ -34,7 +34,8 @@ _SILENT_S: Final = 10.0
 _BACK_OFF_S: Final = 0.5
 _POLL_S: Final = 0.2
 
-Done = asyncio.Future[None]
+Done = asyncio.Future[Any]
+"""Done once a task has ended: its result, or None where it has none, or that has to be looked up."""
 
 
 class Waiters(Protocol):
@@ -89,11 +90,11 @@ class Board:
             waiting.remove(future)
         return not waiting and self._futures.pop(id_, None) is not None
 
-    def settle(self, id_: str) -> None:
-        """The task has ended."""
+    def settle(self, id_: str, result: Any = None) -> None:
+        """The task has ended, with this result where it is known."""
         for future in self._futures.get(id_, ()):
             if not future.done():
-                future.set_result(None)
+                future.set_result(result)
 
 
 class RedisWaiters:
@@ -142,8 +143,7 @@ class RedisWaiters:
             stored = await self._redis.get(_CHANNEL + id_)
         except (RedisError, OSError):
             return None
-        meta = _meta(stored) if stored is not None else {}
-        return meta.get("result") if meta.get("status") == "SUCCESS" else None
+        return _result(_meta(stored)) if stored is not None else None
 
     async def _listen(self) -> None:
         # Connects where the connection was lost. All of the board: redis-py subscribes again to what it had
@@ -152,8 +152,8 @@ class RedisWaiters:
         await self._look_at(self._board.ids)
         while True:
             message = await self._heard()
-            if (id_ := _ended(message)) is not None:
-                self._board.settle(id_)
+            if message["type"] == "message":
+                self._hear(message["channel"].decode().removeprefix(_CHANNEL), message["data"])
 
     async def _heard(self) -> Mapping[str, Any]:
         """The next message; a connection that is silent is asked once, and then taken for dead.
@@ -175,8 +175,13 @@ class RedisWaiters:
         if not ids:
             return
         for id_, stored in zip(ids, await self._redis.mget([_CHANNEL + id_ for id_ in ids]), strict=True):
-            if stored is not None and _status(stored) in _READY:
-                self._board.settle(id_)
+            if stored is not None:
+                self._hear(id_, stored)
+
+    def _hear(self, id_: str, stored: bytes | str) -> None:
+        meta = _meta(stored)
+        if meta.get("status") in _READY:
+            self._board.settle(id_, _result(meta))
 
 
 class LedgerWaiters:
@@ -227,16 +232,8 @@ def _client(url: str, *, connections: int, timeout_s: float | None) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _ended(message: Mapping[str, Any]) -> str | None:
-    """The task of which the message says that it has ended."""
-    if message["type"] != "message" or _status(message["data"]) not in _READY:
-        return None
-    channel: str = message["channel"].decode()
-    return channel.removeprefix(_CHANNEL) if channel.startswith(_CHANNEL) else None
-
-
-def _status(stored: bytes | str) -> str:
-    return str(_meta(stored).get("status", ""))
+def _result(meta: Mapping[str, Any]) -> Any:
+    return meta.get("result") if meta.get("status") == "SUCCESS" else None
 
 
 def _meta(stored: bytes | str) -> Mapping[str, Any]:
