@@ -15,7 +15,8 @@ def make_app(settings: Settings) -> Celery:
     arguments = queue_arguments(settings)
     app.conf.update(
         {
-            **celery_settings(settings, patience_s=PUBLISHER_PATIENCE_S),
+            # It takes no messages. Asking a worker something, kombu would put back what workers left behind.
+            **celery_settings(settings, patience_s=PUBLISHER_PATIENCE_S, held_in="unacked.asked"),
             "broker_connection_timeout": PUBLISHER_PATIENCE_S,
             "result_backend": settings.results.url,
             "task_queues": [
