@@ -19,11 +19,18 @@ DELIVERY_LIMIT: Final = 1000
 buries innocents."""
 
 
-def celery_settings(settings: Settings, *, patience_s: int) -> dict[str, Any]:
-    """What a Celery app of either half is configured with; ``patience_s`` bounds each wait for the broker."""
+def celery_settings(settings: Settings, *, patience_s: int, held_in: str = "unacked") -> dict[str, Any]:
+    """What a Celery app of either half is configured with.
+
+    Args:
+        settings: Name the broker.
+        patience_s: Bounds each wait for the broker.
+        held_in: The Redis key that holds what was fetched and not acknowledged, and with endings the names of two more.
+            Whoever shares it puts back what another one of them left behind, for which it needs rights on its queues.
+    """
     return {
         "broker_url": settings.broker.url,
-        "broker_transport_options": transport_options(settings, patience_s=patience_s),
+        "broker_transport_options": transport_options(settings, patience_s=patience_s, held_in=held_in),
         "broker_heartbeat": settings.broker.heartbeat_s or None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -38,13 +45,16 @@ def celery_settings(settings: Settings, *, patience_s: int) -> dict[str, Any]:
     }
 
 
-def transport_options(settings: Settings, *, patience_s: int) -> dict[str, Any]:
+def transport_options(settings: Settings, *, patience_s: int, held_in: str = "unacked") -> dict[str, Any]:
     """Time limits on every wait; on Redis live queues first. ADR-0012 for RabbitMQ's."""
     if settings.uses_redis_broker:
         return {
             "visibility_timeout": settings.broker.visibility_timeout_s,
             "queue_order_strategy": "priority",
             "priority_steps": list(REDIS_PRIORITIES),
+            "unacked_key": held_in,
+            "unacked_index_key": f"{held_in}_index",
+            "unacked_mutex_key": f"{held_in}_mutex",
             # Celery's defaults find a dead worker's messages a hundred seconds late.
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,

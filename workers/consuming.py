@@ -25,10 +25,10 @@ TRANSPORTS: Final = {
 """By the URL's scheme, as Celery looks them up; another is left to Celery."""
 
 
-def consumer_settings(settings: Settings) -> dict[str, Any]:
+def consumer_settings(settings: Settings, *, held_in: str = "unacked") -> dict[str, Any]:
     """Celery's configuration for a worker that loses nothing; where its defaults would hurt, docs/adr says why."""
     return {
-        **celery_settings(settings, patience_s=WORKER_PATIENCE_S),
+        **celery_settings(settings, patience_s=WORKER_PATIENCE_S, held_in=held_in),
         "broker_transport": TRANSPORTS.get(urlsplit(settings.broker.url).scheme),
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,

@@ -134,7 +134,8 @@ def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) ->
 def celery_config(settings: Settings) -> Mapping[str, Any]:
     """Celery's configuration for a write-back worker."""
     return {
-        **consumer_settings(settings),
+        # Apart from the texts that tagging workers hold: its user in Redis has no rights on those (docs/security.md).
+        **consumer_settings(settings, held_in="unacked.writeback"),
         "result_backend": "disabled://",
         "task_queues": [queue(settings)],
         "task_default_queue": QUEUE_WRITEBACK,
