@@ -17,7 +17,7 @@ of a message's ``write_back``. Values that are secret are given as ``env:VARIABL
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -115,6 +115,18 @@ class Accounts(Mapping[str, Account]):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise SettingsError([f"{path}: {e}"]) from None
         return cls(_read(tables, path, os.environ if environ is None else environ))
+
+
+def refuse_unknown(account: Account, label_sets: Collection[str]) -> None:
+    """Return if these label sets are all that the account names.
+
+    Raises:
+        SettingsError: Names those that do not exist, and those that do.
+    """
+    named = dict.fromkeys((*account.label_sets, *account.write_back))
+    if unknown := [name for name in named if name not in label_sets]:
+        known = ", ".join(sorted(label_sets)) or "none"
+        raise SettingsError([f"{account.name}: no label set {', '.join(map(repr, unknown))}; there are: {known}"])
 
 
 def _read(tables: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> dict[str, Account]:

@@ -10,9 +10,9 @@
 
 Verified against Atlassian's documentation: ``webhookEvent``, ``issue``, ``comment``, ``changelog``, and
 ``X-Hub-Signature`` with ``sha256=`` over the body. There is no timestamp; what is replayed is recognised by
-``X-Atlassian-Webhook-Identifier`` and by its revision. Not verified here: the verbs for labels. Jira Data Center's
-signature was not looked at. A description is text in version 2 and a tree in version 3 of the API; both are read.
-Revision: ``updated`` of the issue or the comment.
+``X-Atlassian-Webhook-Identifier`` and by its revision. The verbs for labels are those of its documentation; none was
+called. Jira Data Center's signature was not looked at. A description is text in version 2 and a tree in version 3 of
+the API; both are read. Revision: ``updated`` of the issue or the comment.
 """
 
 from collections.abc import Collection

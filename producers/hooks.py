@@ -7,7 +7,7 @@ is accepted once, whatever the delivery is called.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final
@@ -16,7 +16,7 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from integrations.accounts import ACCOUNTS_FILE, Account, Accounts
+from integrations.accounts import ACCOUNTS_FILE, Account, Accounts, refuse_unknown
 from integrations.system import Handshake, Hook, Ignored, Inbound, Incoming, Unreadable, Unverified
 from ledger.intake import Submission
 from producers.http.accepting import Acceptor
@@ -28,6 +28,8 @@ from tagging.text import clean
 log = structlog.get_logger()
 
 _MAX_REF: Final = 256
+_SHOWN: Final = 40
+"""Characters of a name that a stranger may have sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Hooks:
         """
         door = self.doors.get(name)
         if door is None or door.account.system != system:
+            log.warning("hook.unknown", system=system[:_SHOWN], account=name[:_SHOWN], known=",".join(self.doors))
             raise Problem(kind="not-found")
         hook = Hook(headers=dict(request.headers), body=await request.body(), received_at=self.clock())
         try:
@@ -116,8 +119,8 @@ def _message(account: Account, event: Incoming, label_set: str) -> dict[str, Any
     }
 
 
-def open_doors(accounts: Accounts) -> dict[str, Door]:
-    """The way in of every account.
+def open_doors(accounts: Accounts, *, label_sets: Collection[str]) -> dict[str, Door]:
+    """The way in of every account, whose label sets are among these.
 
     Raises:
         SettingsError: Names every account that cannot take webhooks, and why.
@@ -126,6 +129,7 @@ def open_doors(accounts: Accounts) -> dict[str, Door]:
     problems: list[str] = []
     for name, account in accounts.items():
         try:
+            refuse_unknown(account, label_sets)
             doors[name] = Door(account, _inbound(account))
         except SettingsError as e:
             problems += [f"{ACCOUNTS_FILE}: {problem}" for problem in e.problems]

@@ -80,7 +80,7 @@ def make_app(loaded: Loaded, *, broker: Broker | None = None, waiters: Waiters |
         tags=TagLedger(database),
         wait_s=settings.http.wait_s,
     )
-    hooks = Hooks(doors=open_doors(Accounts.load(loaded.config_dir)), acceptor=acceptor)
+    hooks = Hooks(doors=open_doors(Accounts.load(loaded.config_dir), label_sets=_label_sets(loaded)), acceptor=acceptor)
     figures = Figures(tide=tide, waiters=waiters, hooks=hooks.outcomes)
     app = FastAPI(
         title="Tagmill",
@@ -107,6 +107,11 @@ def _waiters(settings: Settings, intake: Intake) -> Waiters:
     if urlsplit(settings.results.url).scheme in REDIS_SCHEMES:
         return RedisWaiters(settings.results.url)
     return LedgerWaiters(intake.finished_among)
+
+
+def _label_sets(loaded: Loaded) -> list[str]:
+    book = LabelBook.load(loaded.config_dir / "labels", max_labels=loaded.settings.labels.max_per_set)
+    return [label_set.name for label_set in book]
 
 
 def _decoder(loaded: Loaded) -> Decoder:

@@ -43,6 +43,8 @@ _CHINESE: Final = tuple(
         (r"labels: none given.*", "labels：未提供；请发送 labels，或 label_set 的名称"),
         (r"labels and label_set: give one of them, not both", "labels 与 label_set：只能提供其一"),
         (r"text: missing", "text：缺失"),
+        (r"id: is given here; .*", "id：由服务端分配；如需一次性提交请使用 Idempotency-Key"),
+        (r"kind: expected ticket or comment", "kind：应为 ticket 或 comment"),
         (r"text: empty after cleaning.*", "text：清洗后为空；请发送至少 1 个字符"),
         (rf"text: {_NUMBER} characters, limit is {_NUMBER}", "text：共 {0} 个字符，上限为 {1} 个"),
         (r"no label set '(.*)'; this worker knows: (.*)", "没有标签集“{0}”；可用的有：{1}"),
@@ -113,7 +115,8 @@ def language_of(accept_language: str) -> Language:
 
 def translated(detail: str) -> str:
     """The detail in Chinese, part by part; what is not in the table stays English."""
-    return "；".join(map(_translated, detail.split("; "))) if "; this worker" not in detail else _translated(detail)
+    whole = _translated(detail)
+    return whole if whole != detail else "；".join(map(_translated, detail.split("; ")))
 
 
 def _translated(part: str) -> str:

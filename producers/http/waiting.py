@@ -104,6 +104,7 @@ class RedisWaiters:
         self._pubsub: PubSub = _client(url, connections=1, timeout_s=None).pubsub()
         self._redis = _client(url, connections=_LOOKERS, timeout_s=_ANSWER_S)
         self._board = Board()
+        self._lost = False
 
     @property
     def waiting(self) -> int:
@@ -131,7 +132,9 @@ class RedisWaiters:
                 try:
                     await self._listen()
                 except (RedisError, OSError) as e:
-                    log.warning("results.lost", cause=type(e).__name__, waiting=len(self._board))
+                    if not self._lost:
+                        log.warning("results.lost", cause=type(e).__name__, waiting=len(self._board))
+                    self._lost = True
                     await asyncio.sleep(_BACK_OFF_S)
         finally:
             await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py ships it without
@@ -150,6 +153,9 @@ class RedisWaiters:
         # told Redis, and who came while the connection was away may not be among it.
         await self._pubsub.subscribe(_IDLE_CHANNEL, *(_CHANNEL + id_ for id_ in self._board.ids))
         await self._look_at(self._board.ids)
+        if self._lost:
+            log.info("results.back", waiting=len(self._board))
+        self._lost = False
         while True:
             message = await self._heard()
             if message["type"] == "message":

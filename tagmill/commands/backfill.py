@@ -89,6 +89,7 @@ def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json
     if dry_run:
         _rehearse(loaded, name, source, options, sample=sample, as_json=as_json)
         return
+    _plan(loaded, options, name)  # what is wrong leaves no job behind
     with closing(JobFile.create(loaded.settings.backfill.jobs_dir, name)) as job, job.locked():
         _run(loaded, job, source, options, spec=spec, report_path=report_path, as_json=as_json)
 
@@ -103,7 +104,9 @@ _PACE: Final = ("max_rate", "between")
 def resume(name: str, as_json: bool) -> None:
     """Go on with the job of this NAME as it was begun."""
     with _existing(name) as (loaded, job), job.locked():
-        spec = json.loads(job.fact("spec") or "{}")
+        if (begun := job.fact("spec")) is None:
+            raise click.UsageError(f"job {name!r} was never begun; run the command that made it")
+        spec = json.loads(begun)
         options = {**spec, "max_rate": None, "between": ""}
         _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json)
 
@@ -131,16 +134,14 @@ def status(name: str, as_json: bool) -> None:
 @click.argument("name")
 def pause(name: str) -> None:
     """Stop whoever runs the job of this NAME; what is on the queue is still tagged, and kept when it is resumed."""
-    with _existing(name) as (_, job):
-        job.state("wish", "pause")
+    _wish(name, "pause", "whoever runs it stops at its next step; `tagmill backfill resume` goes on")
 
 
 @command.command()
 @click.argument("name")
 def cancel(name: str) -> None:
     """End the job of this NAME for good; what is tagged stays, until `undo`."""
-    with _existing(name) as (_, job):
-        job.state("wish", "cancel")
+    _wish(name, "cancel", "whoever runs it stops at its next step, and it is not run again")
 
 
 @command.command()
@@ -162,6 +163,12 @@ def undo(name: str, as_json: bool) -> None:
     )
 
 
+def _wish(name: str, wish: str, consequence: str) -> None:
+    with _existing(name) as (_, job):
+        job.state("wish", wish)
+    click.echo(f"{name}: {consequence}", err=True)
+
+
 @contextmanager
 def _existing(name: str) -> Iterator[tuple["Loaded", "JobFile"]]:
     from producers.backfill.job import JobFile
@@ -175,7 +182,7 @@ def _existing(name: str) -> Iterator[tuple["Loaded", "JobFile"]]:
 def _show(name: str, *, as_json: bool) -> None:
     with _existing(name) as (_, job):
         counts = job.counts()
-        state = job.fact("ended") or "open"
+        state = job.fact("ended") or {"pause": "paused", "cancel": "cancelled"}.get(job.wish, "open")
     done = counts.read - counts.open
     row = {"job": name, "state": state, "read": counts.read, "answered": done, "open": counts.open}
     click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counts.read:,} rows that were read")
@@ -257,7 +264,7 @@ def _run(
     from producers.backfill.sources import without_password
 
     if job.wish == "cancel":
-        raise click.UsageError(f"job {job.name!r} was cancelled; choose another name with --job")
+        raise click.UsageError(f"job {job.name!r} was cancelled; give another one a name with `run --job`")
     plan = _plan(loaded, options, job.name)
     job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
     job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))

@@ -29,7 +29,7 @@ class Finding:
 @click.option("--no-model", is_flag=True, help="Do not load the model.")
 @click.option("--node", default="", help="Only ask whether a worker of this name answers; * stands for anything.")
 def command(as_json: bool, no_model: bool, node: str) -> None:
-    """Look at settings, label sets, broker, results, cache, ledger, devices and model: a line each.
+    """Look at settings, label sets, accounts, broker, results, cache, ledger, devices and model: a line each.
 
     Exit code 0 when all is well, 1 when something is wrong, 2 for wrong settings, 3 for a broker out of reach.
     """
@@ -38,6 +38,7 @@ def command(as_json: bool, no_model: bool, node: str) -> None:
         sys.exit(0 if _look("node", lambda loaded: _node(loaded, node), loaded, as_json).ok else 1)
     looks: list[tuple[str, Callable[[Loaded], str]]] = [
         ("labels", _labels),
+        ("accounts", _accounts),
         ("broker", _broker),
         ("results", _results),
         ("cache", _cache),
@@ -81,6 +82,17 @@ def _print(finding: Finding, as_json: bool) -> None:
         click.echo(json.dumps({"name": finding.name, "ok": finding.ok, "text": finding.text}, ensure_ascii=False))
     else:
         click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:<9} {finding.text}")
+
+
+def _accounts(loaded: Loaded) -> str:
+    from integrations.accounts import Accounts, refuse_unknown
+    from tagging.labels import LabelBook
+
+    book = LabelBook.load(loaded.config_dir / "labels", max_labels=loaded.settings.labels.max_per_set)
+    accounts = Accounts.load(loaded.config_dir)
+    for account in accounts.values():
+        refuse_unknown(account, [label_set.name for label_set in book])
+    return f"{len(accounts)} ticketing systems: {', '.join(accounts) or 'none'}"
 
 
 def _labels(loaded: Loaded) -> str:

@@ -47,7 +47,8 @@ def command(
     as they are.
 
     Exit codes: 0 told to stop, 1 the model is refused, 2 wrong settings or options, 3 the ledger is out of reach,
-    70 broke down, 75 ended by the watchdog, 76 passed its memory ceiling.
+    70 broke down, 75 ended by the watchdog, 76 passed its memory ceiling,
+    77 parked too many messages in a row.
     """
     celery = ["-l", loglevel, *(["-Q", queues] if queues else []), *celery_options]
     if devices is None:

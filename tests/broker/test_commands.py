@@ -101,7 +101,18 @@ def test_check_names_each_thing_on_a_line(tagmill):
     done = tagmill("check", "--json")
     assert done.code == 0, done.out
     names = [row["name"] for row in done.rows]
-    assert names == ["settings", "labels", "broker", "results", "cache", "ledger", "device", "devices", "model"]
+    assert names == [
+        "settings",
+        "labels",
+        "accounts",
+        "broker",
+        "results",
+        "cache",
+        "ledger",
+        "device",
+        "devices",
+        "model",
+    ]
 
 
 def test_check_says_which_thing_is_wrong(tagmill, environ):

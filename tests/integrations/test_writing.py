@@ -65,7 +65,7 @@ REMOVED: dict[str, Calls] = {
     "gitlab": [("PUT", "/projects/group%2Fproject/issues/23", {"remove_labels": "bug"})],
     "zendesk": [("DELETE", "/api/v2/tickets/5158/tags.json", {"tags": ["bug"]})],
     "chatwoot": [("POST", "/api/v1/accounts/1/conversations/8/labels", {"labels": []})],
-    "zammad": [("DELETE", "/api/v1/tags/remove", None)],
+    "zammad": [("DELETE", "/api/v1/tags/remove", {"item": "bug", "object": "Ticket", "o_id": "81"})],
     "jira": [("PUT", "/rest/api/3/issue/OPS-7", {"update": {"labels": [{"remove": "bug"}]}})],
     "feishu": [("PUT", "/open-apis/helpdesk/v1/tickets/66", {"tag_names": []})],
     "generic": [("POST", "/t/5/tags", {"add": [], "remove": ["bug"]})],
