@@ -12,8 +12,9 @@ Verified against the vendor's own SDK (``lark-oapi``), which the tests use: the 
 nonce, key and body; the AES body; the challenge. Verified against its documentation: that
 ``helpdesk.ticket.created_v1`` has no text, so that a ticket's first message stands for it. Not verified: whether
 setting ``tag_names`` adds or replaces; what is there is read first, so that both come to the same. An account
-without an Encrypt Key cannot be connected: nothing would be signed. Revision: the event's ``create_time``. There is
-no note for agents: nothing is suggested.
+without an Encrypt Key cannot be connected: nothing would be signed. Revision: the event's ``create_time``.
+Everybody's messages are read but those of ``own_actor``, an open id; ``senders``, a list of ``sender_type`` codes,
+narrows that down. There is no note for agents: nothing is suggested.
 """
 
 import base64
@@ -22,14 +23,13 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
-from pydantic import SecretStr
 
 from integrations.accounts import Account
 from integrations.calls import call
@@ -53,7 +53,6 @@ from tagging.errors import SettingsError
 
 _BLOCK_BITS: Final = 128
 _MESSAGE: Final = "helpdesk.ticket_message.created_v1"
-_GUEST: Final = "2"  # sender_type: 1 a bot, 2 a guest, 3 an agent
 _EARLY_S: Final = 300.0
 
 
@@ -64,15 +63,17 @@ def inbound(account: Account) -> Inbound:
         SettingsError: It has no Encrypt Key.
     """
     require_secrets(account)
-    return Feishu(account.secrets, tolerance_s(account, TOLERANCE_S))
+    return Feishu(account)
 
 
 class Feishu:
     """An ``Inbound`` whose bodies are encrypted."""
 
-    def __init__(self, keys: Sequence[SecretStr], within_s: float) -> None:
-        self._keys = [key.get_secret_value() for key in keys]
-        self._within_s = within_s
+    def __init__(self, account: Account) -> None:
+        self._keys = [key.get_secret_value() for key in account.secrets]
+        self._within_s = tolerance_s(account, TOLERANCE_S)
+        self._own_actor = str(account.options.get("own_actor", ""))
+        self._senders = frozenset(map(str, account.options.get("senders", ())))
 
     def receive(self, hook: Hook) -> Event:
         """See ``Inbound``. A challenge is not signed; that it could be decrypted proves it."""
@@ -87,7 +88,7 @@ class Feishu:
             return Handshake(answer={"challenge": text_at(payload, "challenge")})
         if not is_signed:
             raise Unverified("missing", "the header x-lark-signature is missing")
-        return _read(hook, payload)
+        return _read(hook, payload, own_actor=self._own_actor, senders=self._senders)
 
     def _verify(self, hook: Hook) -> None:
         timestamp, nonce = (hook.headers.get(f"x-lark-request-{name}", "") for name in ("timestamp", "nonce"))
@@ -126,11 +127,13 @@ def decrypt(encrypted: str, key: str) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
-def _read(hook: Hook, payload: Any) -> Event:
+def _read(hook: Hook, payload: Any, *, own_actor: str, senders: Collection[str]) -> Event:
     if text_at(payload, "header.event_type") != _MESSAGE:
         return Ignored(why="other-event")
-    if text_at(payload, "event.sender_type") != _GUEST:
-        return Ignored(why="agent")  # agents, and bots with us among them
+    if own_actor and text_at(payload, "event.sender_id.open_id") == own_actor:
+        return Ignored(why="own-echo")
+    if senders and text_at(payload, "event.sender_type") not in senders:
+        return Ignored(why="sender")
     ticket = required(payload, "event.ticket.ticket_id")
     message = text_at(payload, "event.ticket_message_id") or required(payload, "event.message_id")
     return Incoming(

@@ -10,7 +10,8 @@
 Verified against Zammad's documentation and source: the payload's ``ticket`` and ``article``, and ``X-Hub-Signature``
 with SHA-1, which is all that it offers; it has no timestamp, so what is replayed is recognised by its delivery id
 only. The calls for tags are those of its documentation; none was made. Revision: ``article.updated_at``, else the
-ticket's. Articles of agents and internal ones are left alone, our own notes among them.
+ticket's. Internal articles are left alone, our own notes among them; with ``agents = false`` in the options those of
+agents as well.
 """
 
 from collections.abc import Collection
@@ -36,10 +37,11 @@ def inbound(account: Account) -> Inbound:
         SettingsError: It has no secret.
     """
     require_secrets(account)
-    return Verified(lambda hook: verify(hook, SCHEME, account.secrets), _read)
+    agents = account.options.get("agents", True) is not False
+    return Verified(lambda hook: verify(hook, SCHEME, account.secrets), lambda hook: _read(hook, agents=agents))
 
 
-def _read(hook: Hook) -> Event:
+def _read(hook: Hook, *, agents: bool) -> Event:
     payload = parsed(hook.body)
     if not at(payload, "ticket"):
         return Ignored(why="other-event")
@@ -47,7 +49,10 @@ def _read(hook: Hook) -> Event:
         return Ignored(why="no-new-text")
     if at(payload, "article.internal") is True:
         return Ignored(why="internal")
-    if text_at(payload, "article.sender") in ("Agent", "System"):
+    sender = text_at(payload, "article.sender")
+    if sender == "System":
+        return Ignored(why="bot")
+    if sender == "Agent" and not agents:
         return Ignored(why="agent")
     ticket, article = required(payload, "ticket.id"), required(payload, "article.id")
     moment = at(payload, "article.updated_at") or at(payload, "ticket.updated_at")

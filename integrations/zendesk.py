@@ -11,8 +11,8 @@
 Verified against Zendesk's documentation: event types ``ticket.created`` and ``ticket.comment_added``, and the
 signature, base64 of HMAC-SHA256 over timestamp and body. Not verified here: that ``PUT …/tags`` adds (``POST``
 replaces all), and that tags are kept in lower case without spaces. Webhooks of triggers have a body of your own
-making: use ``generic``. Revision: the event's ``time``. Comments of agents are left alone: what they write is no
-customer's.
+making: use ``generic``. Revision: the event's ``time``. Internal comments are left alone; with ``agents = false`` in
+the options those of agents as well.
 """
 
 from collections.abc import Collection
@@ -45,13 +45,15 @@ def inbound(account: Account) -> Inbound:
         SettingsError: It has no secret.
     """
     require_secrets(account)
+    agents = account.options.get("agents", True) is not False
     own, within_s = str(account.options.get("own_actor", "")), tolerance_s(account, TOLERANCE_S)
     return Verified(
-        lambda hook: verify(hook, SCHEME, account.secrets, tolerance_s=within_s), lambda hook: _read(hook, own)
+        lambda hook: verify(hook, SCHEME, account.secrets, tolerance_s=within_s),
+        lambda hook: _read(hook, own, agents=agents),
     )
 
 
-def _read(hook: Hook, own_actor: str) -> Event:
+def _read(hook: Hook, own_actor: str, *, agents: bool) -> Event:
     payload = parsed(hook.body)
     event = text_at(payload, "type").removeprefix(_EVENT)
     if event not in _SUBJECT_OF_DETAIL:
@@ -64,12 +66,12 @@ def _read(hook: Hook, own_actor: str) -> Event:
     if event == "created":
         text = headed(text_at(payload, "detail.subject"), text_at(payload, "detail.description"))
         return Incoming(kind="ticket", ref=ticket, revision=revision, text=text, delivery_id=delivery)
+    if not agents and at(payload, "event.comment.author.is_staff") is True:
+        return Ignored(why="agent")
     return _comment(payload, ticket, revision, delivery)
 
 
 def _comment(payload: Any, ticket: str, revision: int, delivery: str | None) -> Event:
-    if at(payload, "event.comment.author.is_staff") is True:
-        return Ignored(why="agent")
     if at(payload, "event.comment.is_public") is False:
         return Ignored(why="internal")
     ref = f"{ticket}/{required(payload, 'event.comment.id')}"

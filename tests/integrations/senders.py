@@ -197,6 +197,7 @@ FEISHU = Sender(
     timestamped=True,
     ref="6626871355780366331/m-9",
     kind="comment",
+    options={"own_actor": "ou_us"},
 )
 CHATWOOT = Sender(
     system="chatwoot",

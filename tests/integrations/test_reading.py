@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -141,11 +142,11 @@ IGNORED: list[tuple[Sender, dict[str, Any], dict[str, str], str]] = [
     (ZENDESK, changed(ZENDESK, type="zen:event-type:ticket.tags_changed"), {}, "other-event"),
     (ZENDESK, changed(ZENDESK, detail__actor_id="99"), {}, "own-echo"),
     (FEISHU, changed(FEISHU, header__event_type="helpdesk.ticket.created_v1"), {}, "other-event"),
-    (FEISHU, changed(FEISHU, event__sender_type=1), {}, "agent"),
+    (FEISHU, changed(FEISHU, event__sender_id={"open_id": "ou_us"}), {}, "own-echo"),
     (CHATWOOT, changed(CHATWOOT, message_type="outgoing"), {}, "agent"),
     (CHATWOOT, changed(CHATWOOT, private=True), {}, "internal"),
     (CHATWOOT, changed(CHATWOOT, event="conversation_updated"), {}, "other-event"),
-    (ZAMMAD, changed(ZAMMAD, article__sender="Agent"), {}, "agent"),
+    (ZAMMAD, changed(ZAMMAD, article__sender="System"), {}, "bot"),
     (ZAMMAD, changed(ZAMMAD, article__internal=True), {}, "internal"),
     (ZAMMAD, changed(ZAMMAD, article=None), {}, "no-new-text"),
     (JIRA, changed(JIRA, webhookEvent="jira:issue_deleted"), {}, "other-event"),
@@ -168,6 +169,29 @@ def test_our_own_echo_bots_and_other_events_are_ignored(
     sender: Sender, payload: dict[str, Any], headers: dict[str, str], why: str
 ) -> None:
     assert received(sender, payload, **headers) == Ignored(why=why)
+
+
+AGENTS: list[tuple[Sender, dict[str, Any], dict[str, Any]]] = [
+    (ZAMMAD, changed(ZAMMAD, article__sender="Agent"), {"agents": False}),
+    (
+        ZENDESK,
+        changed(
+            ZENDESK,
+            type="zen:event-type:ticket.comment_added",
+            event={"comment": {"id": "6", "body": TEXT, "is_public": True, "author": {"id": "1", "is_staff": True}}},
+        ),
+        {"agents": False},
+    ),
+    (FEISHU, changed(FEISHU, event__sender_type=3), {"senders": [2]}),
+]
+
+
+@pytest.mark.parametrize(("sender", "payload", "options"), AGENTS, ids=[sender.system for sender, _, _ in AGENTS])
+def test_agents_are_read_unless_the_account_says_otherwise(
+    sender: Sender, payload: dict[str, Any], options: dict[str, Any]
+) -> None:
+    assert isinstance(received(sender, payload), Incoming)
+    assert isinstance(received(replace(sender, options=options), payload), Ignored)
 
 
 def test_a_later_edit_has_a_higher_revision() -> None:
@@ -220,8 +244,6 @@ def test_no_payload_breaks_an_adapter(data: st.DataObject, sender: Sender) -> No
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"\xff", b"[" * 100_000], ids=range(5))
 def test_what_is_no_json_object_is_unreadable(body: bytes) -> None:
-    from dataclasses import replace
-
     signed = GITHUB.sign(body, "s3cret", NOW)
     hook = replace(GITHUB.hook(), body=body, headers={**GITHUB.headers, **signed})
     module = import_module("integrations.github")
