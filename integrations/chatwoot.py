@@ -15,7 +15,7 @@ of the message. A label has to exist before it shows.
 """
 
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from integrations.accounts import Account
@@ -53,11 +53,16 @@ def _read(hook: Hook) -> Event:
         return Ignored(why="internal")
     return Incoming(
         kind="comment",
-        ref=f"{required(payload, 'conversation.id')}/{required(payload, 'id')}",
+        ref=f"{_conversation(payload)}/{required(payload, 'id')}",
         revision=moment_ms(at(payload, "updated_at") or at(payload, "created_at"), otherwise=hook.received_at),
         text=headed("", text_of_html(text_at(payload, "content"))),
         delivery_id=hook.headers.get("x-chatwoot-delivery"),
     )
+
+
+def _conversation(payload: Any) -> str:
+    """The number that the dashboard and the API know it by, which the documentation's sample calls ``display_id``."""
+    return text_at(payload, "conversation.display_id") or required(payload, "conversation.id")
 
 
 def outbound(account: Account) -> "Chatwoot":

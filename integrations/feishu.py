@@ -85,7 +85,7 @@ class Feishu:
             raise Unverified("missing", "the body is not encrypted; set an Encrypt Key for this app")
         payload = self._opened(encrypted)
         if text_at(payload, "type") == "url_verification":
-            return Handshake(answer={"challenge": text_at(payload, "challenge")})
+            return _handshake(payload)
         if not is_signed:
             raise Unverified("missing", "the header x-lark-signature is missing")
         return _read(hook, payload, own_actor=self._own_actor, senders=self._senders)
@@ -127,6 +127,13 @@ def decrypt(encrypted: str, key: str) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
+def _handshake(payload: Any) -> Handshake:
+    challenge = required(payload, "challenge")
+    if not challenge.isprintable():
+        raise Unreadable("challenge: expected printable characters")
+    return Handshake(answer={"challenge": challenge})
+
+
 def _read(hook: Hook, payload: Any, *, own_actor: str, senders: Collection[str]) -> Event:
     if text_at(payload, "header.event_type") != _MESSAGE:
         return Ignored(why="other-event")
@@ -151,7 +158,7 @@ def _text(payload: Any) -> str:
         return text
     try:
         return text_at(json.loads(text_at(payload, "event.content")), "text")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
 
 

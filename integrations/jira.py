@@ -24,7 +24,7 @@ from integrations.calls import call
 from integrations.credentials import basic, token_of
 from integrations.inbox import Verified, require_secrets
 from integrations.outbound import open_client
-from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_adf
+from integrations.payloads import at, headed, items_at, moment_ms, parsed, required, text_at, text_of_adf
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
 
@@ -59,7 +59,7 @@ def _read(hook: Hook, own_actor: str) -> Event:
 
 
 def _ticket(hook: Hook, payload: Any, event: str) -> Event:
-    changed = {text_at(item, "field") for item in at(payload, "changelog.items") or []}
+    changed = {text_at(item, "field") for item in items_at(payload, "changelog.items")}
     if event == "jira:issue_updated" and not changed & {"summary", "description"}:
         return Ignored(why="no-new-text")
     return Incoming(

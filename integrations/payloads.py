@@ -43,6 +43,12 @@ def at(payload: Any, path: str) -> Any:
     return payload
 
 
+def items_at(payload: Any, path: str) -> list[Any]:
+    """The list at a path; empty where there is none."""
+    value = at(payload, path)
+    return value if isinstance(value, list) else []
+
+
 def text_at(payload: Any, path: str) -> str:
     """The text, or the number as text, at a path; empty where there is none."""
     value = at(payload, path)

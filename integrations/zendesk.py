@@ -8,11 +8,11 @@
     label_sets = ["intent"]
     options = { own_actor = "1234567890" }           # id of the agent whose token it is
 
-Verified against Zendesk's documentation: event types ``ticket.created`` and ``ticket.comment_added``, and the
-signature, base64 of HMAC-SHA256 over timestamp and body. Not verified here: that ``PUT …/tags`` adds (``POST``
-replaces all), and that tags are kept in lower case without spaces. Webhooks of triggers have a body of your own
-making: use ``generic``. Revision: the event's ``time``. Internal comments are left alone; with ``agents = false`` in
-the options those of agents as well.
+Verified against Zendesk's documentation: the event types ``ticket.created``, ``ticket.subject_changed``,
+``ticket.description_changed`` and ``ticket.comment_added``, and the signature, base64 of HMAC-SHA256 over timestamp
+and body. Not verified here: that ``PUT …/tags`` adds (``POST`` replaces all), and that tags are kept in lower case
+without spaces. Webhooks of triggers have a body of your own making: use ``generic``. Revision: the event's ``time``.
+Internal comments are left alone; with ``agents = false`` in the options those of agents as well.
 """
 
 from collections.abc import Collection
@@ -35,7 +35,8 @@ SCHEME: Final = Scheme(
     timestamp_header="x-zendesk-webhook-signature-timestamp",
 )
 _EVENT: Final = "zen:event-type:ticket."
-_SUBJECT_OF_DETAIL: Final = {"created": "ticket", "comment_added": "comment"}
+_TICKETS: Final = ("created", "subject_changed", "description_changed")
+_COMMENT: Final = "comment_added"
 
 
 def inbound(account: Account) -> Inbound:
@@ -56,14 +57,14 @@ def inbound(account: Account) -> Inbound:
 def _read(hook: Hook, own_actor: str, *, agents: bool) -> Event:
     payload = parsed(hook.body)
     event = text_at(payload, "type").removeprefix(_EVENT)
-    if event not in _SUBJECT_OF_DETAIL:
+    if event not in (*_TICKETS, _COMMENT):
         return Ignored(why="other-event")
     actors = {text_at(payload, "detail.actor_id"), text_at(payload, "event.comment.author.id")}
     if own_actor and own_actor in actors:
         return Ignored(why="own-echo")
     ticket, revision = required(payload, "detail.id"), moment_ms(at(payload, "time"), otherwise=hook.received_at)
     delivery = text_at(payload, "id") or None
-    if event == "created":
+    if event in _TICKETS:
         text = headed(text_at(payload, "detail.subject"), text_at(payload, "detail.description"))
         return Incoming(kind="ticket", ref=ticket, revision=revision, text=text, delivery_id=delivery)
     if not agents and at(payload, "event.comment.author.is_staff") is True:

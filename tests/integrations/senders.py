@@ -58,8 +58,17 @@ class Sender:
 
     def body(self, payload: Payload, secret: str) -> bytes:
         """The raw body."""
-        raw = json.dumps(payload, ensure_ascii=False).encode()
+        raw = json.dumps(payload, ensure_ascii=not _storable(payload)).encode()
         return encrypted(raw, secret) if self.system == "feishu" else raw
+
+
+def _storable(payload: Payload) -> bool:
+    """Whether UTF-8 can hold it; a lone surrogate comes as an escape."""
+    try:
+        json.dumps(payload, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def hex_hmac(secret: str, signed: bytes, algorithm: str = "sha256") -> str:
@@ -154,7 +163,7 @@ GITLAB_TOKEN = Sender(
     system="gitlab",
     sign=lambda body, secret, at: {"x-gitlab-token": secret},
     ticket=_GITLAB_ISSUE,
-    headers={"x-gitlab-event": "Issue Hook", "x-gitlab-event-uuid": "u-1"},
+    headers={"x-gitlab-event": "Issue Hook", "idempotency-key": "u-1"},
     timestamped=False,
     ref="group/project#23",
     options={"own_actor": "tagmill"},

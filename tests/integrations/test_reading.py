@@ -202,8 +202,50 @@ def test_a_later_edit_has_a_higher_revision() -> None:
     assert after.revision == before.revision + 1000
 
 
+EDITED: list[tuple[Sender, dict[str, Any]]] = [
+    (GITHUB, changed(GITHUB, action="edited", changes={"title": {"from": "x"}})),
+    (GITLAB, changed(GITLAB, object_attributes__action="update", changes={"title": {"previous": "x"}})),
+    (ZENDESK, changed(ZENDESK, type="zen:event-type:ticket.subject_changed", event={"current": TITLE})),
+    (ZENDESK, changed(ZENDESK, type="zen:event-type:ticket.description_changed", event={"current": TEXT})),
+    (JIRA, changed(JIRA, webhookEvent="jira:issue_updated", changelog={"items": [{"field": "summary"}]})),
+]
+
+
+@pytest.mark.parametrize(("sender", "payload"), EDITED, ids=[s.system for s, _ in EDITED])
+def test_an_edited_ticket_is_read_as_it_is_now(sender: Sender, payload: dict[str, Any]) -> None:
+    event = received(sender, payload)
+    assert isinstance(event, Incoming)
+    assert (event.kind, event.ref, event.text) == ("ticket", sender.ref, f"{TITLE}\n\n{TEXT}")
+
+
+def test_a_changelog_of_jira_that_is_no_list_names_no_change() -> None:
+    odd = changed(JIRA, webhookEvent="jira:issue_updated", changelog={"items": 5})
+    assert received(JIRA, odd) == Ignored(why="no-new-text")
+
+
+@pytest.mark.parametrize("conversation", [{"id": 8}, {"display_id": "8"}, {"id": 4711, "display_id": 8}], ids=str)
+def test_a_conversation_of_chatwoot_is_called_what_its_api_calls_it(conversation: dict[str, Any]) -> None:
+    event = received(CHATWOOT, changed(CHATWOOT, conversation=conversation))
+    assert isinstance(event, Incoming)
+    assert event.ref == "8/31"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "9" * 5000, "no JSON", 7], ids=["deep", "big", "text", "number"])
+def test_a_message_of_feishu_without_a_readable_text_is_empty(content: object) -> None:
+    event = received(FEISHU, changed(FEISHU, event__text="", event__content=content))
+    assert isinstance(event, Incoming)
+    assert event.text == ""
+
+
+GENUINE: list[tuple[Sender, dict[str, Any], dict[str, str]]] = [
+    *((sender, sender.ticket, {}) for sender in SENDERS),
+    *((sender, payload, {}) for sender, payload in EDITED),
+    *((sender, payload, headers) for _, sender, payload, headers, _ in COMMENTS),
+    (FEISHU, {"type": "url_verification", "challenge": "c-1"}, {}),
+]
+any_text = st.text(st.characters(), max_size=12)  # surrogates and control characters among them
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
@@ -229,11 +271,13 @@ def mutated(draw: Callable[..., Any], payload: dict[str, Any]) -> Any:
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), sender=st.sampled_from(SENDERS))
-def test_no_payload_breaks_an_adapter(data: st.DataObject, sender: Sender) -> None:
-    payload = mutated(data.draw, sender.ticket)
+@given(data=st.data(), genuine=st.sampled_from(GENUINE))
+def test_no_payload_breaks_an_adapter(
+    data: st.DataObject, genuine: tuple[Sender, dict[str, Any], dict[str, str]]
+) -> None:
+    sender, payload, headers = genuine
     try:
-        event = received(sender, payload)
+        event = received(sender, mutated(data.draw, payload), **headers)
     except (Unreadable, Unverified):
         return
     assert isinstance(event, Incoming | Ignored | Handshake)
