@@ -182,7 +182,7 @@ def _read(hook: Hook, options: Options) -> Event:
     text = headed(text_at(payload, where.title) if where.title else "", text_at(payload, where.text))
     return Incoming(
         kind=_kind(payload, options),
-        ref=required(payload, where.ref)[:256],
+        ref=required(payload, where.ref),
         revision=moment_ms(at(payload, where.revision) if where.revision else None, otherwise=hook.received_at),
         text=text_of_html(text) if options.html else text,
         delivery_id=(text_at(payload, where.delivery_id) or None) if where.delivery_id else None,

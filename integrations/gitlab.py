@@ -96,7 +96,7 @@ def _comment(hook: Hook, payload: Any) -> Event:
 
 
 def _delivery(hook: Hook) -> str | None:
-    names = ("webhook-id", "idempotency-key", "x-gitlab-event-uuid")
+    names = ("webhook-id", "idempotency-key")  # X-Gitlab-Event-UUID is shared by what one event sets off
     return next((hook.headers[name] for name in names if hook.headers.get(name)), None)
 
 

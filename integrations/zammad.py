@@ -8,10 +8,10 @@
     label_sets = ["intent"]
 
 Verified against Zammad's documentation and source: the payload's ``ticket`` and ``article``, and ``X-Hub-Signature``
-with SHA-1, which is all that it offers; it has no timestamp, so what is replayed is recognised by its delivery id
-only. The calls for tags are those of its documentation; none was made. Revision: ``article.updated_at``, else the
-ticket's. Internal articles are left alone, our own notes among them; with ``agents = false`` in the options those of
-agents as well.
+with SHA-1, which is all that it offers; it has no timestamp, so what is replayed is recognised by its revision, and
+by its delivery id. The calls for tags are those of its documentation; none was made. Revision:
+``article.updated_at``, else the ticket's. Internal articles are left alone, our own notes among them; with ``agents =
+false`` in the options those of agents as well.
 """
 
 from collections.abc import Collection

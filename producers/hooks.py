@@ -2,13 +2,14 @@
 
 Nothing else happens within the request, so that it is answered within the time that vendors allow. A system that sends
 the same again is answered the same, and nothing is done twice: the same question about the same revision of a document
-is accepted once, whatever the delivery is called.
+is accepted once, whatever the delivery is called, and so is what comes under the same delivery id.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from integrations.accounts import ACCOUNTS_FILE, Account, Accounts, refuse_unknown
-from integrations.system import Handshake, Hook, Ignored, Inbound, Incoming, Unreadable, Unverified
+from integrations.system import Event, Handshake, Hook, Ignored, Inbound, Incoming, Unreadable, Unverified
 from ledger.intake import Submission
 from producers.http.accepting import Acceptor
 from producers.http.problems import Problem
@@ -27,7 +28,7 @@ from tagging.text import clean
 
 log = structlog.get_logger()
 
-_MAX_REF: Final = 256
+_REF: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")  # what a message may have
 _SHOWN: Final = 40
 """Characters of a name that a stranger may have sent."""
 
@@ -64,7 +65,7 @@ class Hooks:
             raise Problem(kind="not-found")
         hook = Hook(headers=dict(request.headers), body=await request.body(), received_at=self.clock())
         try:
-            event = door.inbound.receive(hook)
+            event = _checked(door.inbound.receive(hook))
         except Unverified as e:
             self._count(system, f"refused-{e.why}")
             log.warning("hook.refused", account=name, why=e.why)
@@ -75,7 +76,7 @@ class Hooks:
             raise Problem(kind="invalid-message", detail=str(e)) from None
         return await self._answer(door.account, event)
 
-    async def _answer(self, account: Account, event: Incoming | Ignored | Handshake) -> Response:
+    async def _answer(self, account: Account, event: Event) -> Response:
         match event:
             case Handshake(answer=answer):
                 self._count(account.system, "handshake")
@@ -100,10 +101,24 @@ class Hooks:
         self.outcomes[system, outcome] += 1
 
 
+def _checked(event: Event) -> Event:
+    """The event; a reference that no message may have is refused, since a shortened one is another document's."""
+    if isinstance(event, Incoming) and not _REF.fullmatch(event.ref):
+        raise Unreadable("the ticket's reference: expected 1 to 256 characters, and no control characters")
+    return event
+
+
 def submissions_of(account: Account, event: Incoming) -> list[Submission]:
-    """What is asked about this ticket or comment: a message for each of the account's label sets."""
-    task = TASK_OF_KIND[event.kind]
-    return [Submission.once(task, _message(account, event, label_set)) for label_set in account.label_sets]
+    """What is asked about this ticket or comment: a message for each of the account's label sets.
+
+    Each is known again by its revision, which is signed, and by its delivery id, for systems that have no revision.
+    """
+    return [_submission(account, event, label_set) for label_set in account.label_sets]
+
+
+def _submission(account: Account, event: Incoming, label_set: str) -> Submission:
+    asked = Submission.once(TASK_OF_KIND[event.kind], _message(account, event, label_set))
+    return replace(asked, idempotency_key=f"{event.delivery_id}/{label_set}" if event.delivery_id else None)
 
 
 def _message(account: Account, event: Incoming, label_set: str) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def _message(account: Account, event: Incoming, label_set: str) -> dict[str, Any
         "text": event.text,
         "label_set": label_set,
         "source": account.name,
-        "ref": event.ref[:_MAX_REF],
+        "ref": event.ref,
         "revision": event.revision,
         **write_back,
     }

@@ -1,17 +1,22 @@
 """A webhook becomes rows of the intake, once, and nothing else happens; a stranger's becomes nothing."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from integrations.system import Hook
 from tagging.errors import SettingsError
 from tests.children import ROOT
 from tests.http.conftest import Api
-from tests.integrations.senders import FEISHU, GENERIC, GITHUB, TEXT, now
+from tests.integrations.senders import FEISHU, GENERIC, GITHUB, TEXT, Sender, now
+from tests.integrations.test_reading import GENUINE, mutated
 
 ACCOUNTS = """
 [oss]
@@ -21,6 +26,12 @@ label_sets = ["intent", "sentiment"]
 options = {{ own_actor = "tagmill" }}
 [oss.write_back.intent]
 mode = "apply"
+
+[inhouse]
+system = "generic"
+secrets = ["file:{secret}"]
+label_sets = ["intent"]
+options.mapping = {{ ref = "id", text = "text", revision = "modified", delivery_id = "delivery" }}
 
 [helpdesk]
 system = "feishu"
@@ -72,6 +83,25 @@ def test_what_is_delivered_again_or_replayed_is_nothing_new(api: Api) -> None:
     print(f"FIGURE webhook_replays n=2 replay_effects={len(api.queue.taken) - 2}")
 
 
+def test_what_comes_under_the_same_delivery_id_is_nothing_new_though_its_revision_differs(api: Api) -> None:
+    def tasks(delivery: str, modified: int) -> object:
+        sent = {"id": 5, "delivery": delivery, "modified": modified, "text": TEXT}
+        response = api.client.post("/hooks/generic/inhouse", json=sent, headers={"Authorization": "Bearer s3cret"})
+        assert response.status_code == 202
+        return response.json()["tasks"]
+
+    first = tasks("g-1", 1_795_600_000)
+    assert tasks("g-1", 1_795_600_001) == first
+    assert tasks("g-2", 1_795_600_001) != first
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a" * 500], ids=["NUL", "line end", "long"])
+def test_a_reference_that_no_message_may_have_is_refused(api: Api, name: str) -> None:
+    status, problem = post(api, "/hooks/github/oss", GITHUB.hook({**GITHUB.ticket, "repository": {"full_name": name}}))
+    assert (status, problem["type"]) == (422, "urn:tagmill:problem:invalid-message")
+    assert not api.queue.taken
+
+
 def test_our_own_echo_asks_nothing(api: Api) -> None:
     echo = {**GITHUB.ticket, "action": "labeled", "sender": {"login": "tagmill", "type": "User"}}
     assert post(api, "/hooks/github/oss", GITHUB.hook(echo)) == (200, {"ignored": "own-echo"})
@@ -103,6 +133,27 @@ def test_an_empty_text_asks_nothing(api: Api) -> None:
 def test_feishus_challenge_is_answered(api: Api) -> None:
     challenge = FEISHU.hook({"type": "url_verification", "challenge": "c-1"}, at=now())
     assert post(api, "/hooks/feishu/helpdesk", challenge) == (200, {"challenge": "c-1"})
+
+
+def test_no_genuine_payload_however_odd_is_answered_5xx(api: Api) -> None:
+    doors = {"github": "/hooks/github/oss", "feishu": "/hooks/feishu/helpdesk"}
+    answered: Counter[int] = Counter()
+
+    @settings(max_examples=150, deadline=None)
+    @given(data=st.data(), genuine=st.sampled_from([g for g in GENUINE if g[0].system in doors]))
+    def posted(data: st.DataObject, genuine: tuple[Sender, dict[str, Any], dict[str, str]]) -> None:
+        sender, payload, headers = genuine
+        hook = sender.hook(mutated(data.draw, payload), at=now(), **headers)
+        answered[api.client.post(doors[sender.system], content=hook.body, headers=hook.headers).status_code] += 1
+
+    posted()
+    print(f"FIGURE webhook_oddities n={answered.total()} answered={dict(sorted(answered.items()))}")
+    assert set(answered) <= {200, 202, 401, 422}
+
+
+def test_feishus_challenge_is_answered_only_if_it_can_be_said(api: Api) -> None:
+    challenge = FEISHU.hook({"type": "url_verification", "challenge": "\ud800"}, at=now())
+    assert post(api, "/hooks/feishu/helpdesk", challenge)[0] == 422
 
 
 def test_webhooks_are_counted_by_system_and_outcome(api: Api) -> None:
