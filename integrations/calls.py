@@ -10,6 +10,8 @@ import httpx
 from integrations.system import Busy, Declined, Unavailable
 
 _TOO_MANY: Final = (429, 503)
+_LONGEST_S: Final = 86_400.0
+"""Nobody is believed to ask for more."""
 
 
 def call(
@@ -26,7 +28,7 @@ def call(
         response = client.request(method, path, json=json, params=dict(params or {}))
     except httpx.HTTPError as e:
         raise Unavailable(f"{method} {_route(path)}: {type(e).__name__}") from e
-    if response.status_code in _TOO_MANY:
+    if response.status_code in _TOO_MANY or _is_throttled(response):
         raise Busy(f"{method} {_route(path)}: {response.status_code}", after_s=_after_s(response))
     if response.status_code >= 500:
         raise Unavailable(f"{method} {_route(path)}: {response.status_code}")
@@ -38,13 +40,24 @@ def call(
         return None
 
 
+def _is_throttled(response: httpx.Response) -> bool:
+    """Whether a 403 means too many calls and not a missing right: GitHub's may."""
+    if response.status_code != 403:
+        return False
+    is_used_up = response.headers.get("x-ratelimit-remaining") == "0"
+    return is_used_up or "retry-after" in response.headers or b"rate limit" in response.content
+
+
 def _after_s(response: httpx.Response) -> float | None:
-    """Seconds that ``Retry-After`` names, as a number or as a date."""
-    value = response.headers.get("retry-after", "")
+    """Seconds that ``Retry-After`` names, as a number or as a date, else those until ``X-RateLimit-Reset``."""
+    value, reset_at = (response.headers.get(name, "") for name in ("retry-after", "x-ratelimit-reset"))
+    now = datetime.now(UTC)
     if value.isdecimal():
-        return float(value)
+        return min(float(value), _LONGEST_S)
+    if not value and reset_at.isdecimal():
+        return min(max(0.0, float(reset_at) - now.timestamp()), _LONGEST_S)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        return min(max(0.0, (parsedate_to_datetime(value) - now).total_seconds()), _LONGEST_S)
     except (ValueError, TypeError):
         return None
 

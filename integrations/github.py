@@ -9,7 +9,7 @@
     options = { repositories = ["owner/repo"], own_actor = "my-bot" }
 
 Verified against GitHub's documentation of webhook events and deliveries: the headers, ``X-Hub-Signature-256`` with its
-published test vector, ``action`` and ``changes``. Not verified here: rate-limit answers with 403 instead of 429.
+published test vector, ``action`` and ``changes``; and of rate limits, which are answered with 403 or 429.
 Revision: ``updated_at`` of the issue or the comment. A label that does not exist is created by GitHub, so the policy's
 ``only_existing`` asks for ``options.repositories``. GitHub has no note that customers do not see: nothing is suggested.
 """

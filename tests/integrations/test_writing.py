@@ -181,6 +181,10 @@ def test_without_a_token_no_tags_are_written(system: str) -> None:
         (503, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, Busy, 0.0),
         (429, {}, Busy, None),
         (500, {}, Unavailable, None),
+        (429, {"Retry-After": "9" * 400}, Busy, 86_400.0),
+        (403, {"Retry-After": "7"}, Busy, 7.0),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}, Busy, 0.0),
+        (403, {"X-RateLimit-Remaining": "4999", "X-RateLimit-Reset": "1"}, Declined, None),
         (401, {}, Declined, None),
         (404, {}, Declined, None),
         (302, {"Location": "http://169.254.169.254/"}, Declined, None),
@@ -194,6 +198,14 @@ def test_a_status_says_whether_to_come_back(
         call(client, "GET", "/tickets/4711")
     assert getattr(failed.value, "after_s", None) == after_s
     assert "4711" not in str(failed.value)
+
+
+def test_githubs_secondary_limit_is_told_from_a_missing_right_by_its_words() -> None:
+    said = {"message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."}
+    transport = httpx.MockTransport(lambda _: httpx.Response(403, json=said))
+    with httpx.Client(base_url="https://desk.example", transport=transport) as client, pytest.raises(Busy) as busy:
+        call(client, "POST", "/labels")
+    assert busy.value.after_s is None
 
 
 def test_a_system_that_does_not_answer_is_unavailable() -> None:
