@@ -11,7 +11,7 @@
 Verified against Chatwoot's documentation: ``message_created``, ``message_type``, and that setting labels replaces
 the list, so that what is there is read first. Not verified: the signature of recent versions, HMAC-SHA256 over
 timestamp, a dot and the body; older versions do not sign and cannot be connected this way. Revision: ``created_at``
-of the message. A label has to exist before it shows.
+of the message. A label has to exist before it shows. ``own_actor`` is the id of a sender.
 """
 
 from collections.abc import Collection
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.inbox import Verified, require_secrets, tolerance_s
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import TOLERANCE_S, Scheme, verify
@@ -30,25 +30,32 @@ from tagging.errors import SettingsError
 SCHEME: Final = Scheme(
     header="x-chatwoot-signature", prefix="sha256=", signed="ts.body", timestamp_header="x-chatwoot-timestamp"
 )
+_OPTIONS: Final = ("own_actor", "account_id", "tolerance_s")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     within_s = tolerance_s(account, TOLERANCE_S)
-    return Verified(lambda hook: verify(hook, SCHEME, account.secrets, tolerance_s=within_s), _read)
+    own = str(account.options.get("own_actor", ""))
+    return Verified(
+        lambda hook: verify(hook, SCHEME, account.secrets, tolerance_s=within_s), lambda hook: _read(hook, own)
+    )
 
 
-def _read(hook: Hook) -> Event:
+def _read(hook: Hook, own_actor: str) -> Event:
     payload = parsed(hook.body)
     if text_at(payload, "event") not in ("message_created", "message_updated"):
         return Ignored(why="other-event")
     if text_at(payload, "message_type") not in ("incoming", "0"):
         return Ignored(why="agent")  # ours among them: what we write is outgoing
+    if own_actor and text_at(payload, "sender.id") == own_actor:
+        return Ignored(why="own-echo")
     if at(payload, "private") is True:
         return Ignored(why="internal")
     return Incoming(

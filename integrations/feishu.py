@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.inbox import require_secrets, tolerance_s
+from integrations.inbox import refuse_unknown_options, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import TOLERANCE_S, lark_signature, refuse_old
@@ -54,15 +54,17 @@ from tagging.errors import SettingsError
 _BLOCK_BITS: Final = 128
 _MESSAGE: Final = "helpdesk.ticket_message.created_v1"
 _EARLY_S: Final = 300.0
+_OPTIONS: Final = ("own_actor", "senders", "app_id", "helpdesk_id", "tolerance_s")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no Encrypt Key.
+        SettingsError: It has no Encrypt Key, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     return Feishu(account)
 
 

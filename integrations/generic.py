@@ -10,6 +10,7 @@ account.
     [inhouse.options]
     kind = "ticket"                                  # of all, or of those that `mapping.kind` does not name
     own_actor = "tagmill"
+    events = ["ticket.created", "ticket.updated"]    # others are ignored; none: all are read
     [inhouse.options.mapping]                        # paths such as ticket.articles[0].body
     ref = "ticket.id"
     title = "ticket.title"
@@ -17,6 +18,7 @@ account.
     revision = "ticket.modified"
     delivery_id = "delivery"
     actor = "user.login"
+    event = "event"
     [inhouse.options.signature]                      # none: the secret itself, as bearer token or Basic password
     header = "x-signature"
     algorithm = "sha256"                             # sha1, sha256, sha512
@@ -41,10 +43,10 @@ counts, so that the last one to arrive stands.
 import base64
 import re
 from collections.abc import Collection
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from integrations.accounts import Account
 from integrations.calls import call
@@ -75,6 +77,7 @@ class Mapped(_Table):
     revision: str = ""
     delivery_id: str = ""
     actor: str = ""
+    event: str = ""
 
 
 class Signature(_Table):
@@ -87,6 +90,15 @@ class Signature(_Table):
     signed: Signed = "body"
     timestamp_header: str = ""
     id_header: str = ""
+
+    @model_validator(mode="after")
+    def _signs_what_it_names(self) -> Self:
+        """A timestamp that is not signed protects from no replay, and one that is signed has to be found."""
+        if ("ts" in self.signed) != bool(self.timestamp_header):
+            raise ValueError("timestamp_header goes with a signed that holds ts, and only with such a one")
+        if ("id" in self.signed) != bool(self.id_header):
+            raise ValueError("id_header goes with a signed that holds id, and only with such a one")
+        return self
 
 
 class TagsRoute(_Table):
@@ -114,12 +126,23 @@ class Options(_Table):
     mapping: Mapped
     kind: Kind = "ticket"
     own_actor: str = ""
+    events: tuple[str, ...] = ()
+    """What ``mapping.event`` may be; everything else is ignored."""
     html: bool = False
     tolerance_s: float = TOLERANCE_S
     signature: Signature | None = None
     tags: TagsRoute | None = None
     note: NoteRoute | None = None
     auth: Literal["bearer", "basic"] = "bearer"
+
+    @model_validator(mode="after")
+    def _finds_what_it_filters_by(self) -> Self:
+        """Without a path nothing would ever be filtered, and our own tags would come back as news."""
+        if self.own_actor and not self.mapping.actor:
+            raise ValueError("own_actor needs mapping.actor, the path to who did it")
+        if bool(self.events) != bool(self.mapping.event):
+            raise ValueError("events and mapping.event go together")
+        return self
 
 
 def options_of(account: Account) -> Options:
@@ -179,6 +202,8 @@ def _read(hook: Hook, options: Options) -> Event:
     payload, where = parsed(hook.body), options.mapping
     if options.own_actor and where.actor and text_at(payload, where.actor) == options.own_actor:
         return Ignored(why="own-echo")
+    if options.events and text_at(payload, where.event) not in options.events:
+        return Ignored(why="other-event")
     text = headed(text_at(payload, where.title) if where.title else "", text_at(payload, where.text))
     return Incoming(
         kind=_kind(payload, options),

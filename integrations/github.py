@@ -21,7 +21,7 @@ from urllib.parse import quote
 from integrations.accounts import Account
 from integrations.calls import call
 from integrations.credentials import token_of
-from integrations.inbox import Verified, require_secrets
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import HUB, verify
@@ -29,15 +29,17 @@ from integrations.system import Declined, Event, Hook, Ignored, Inbound, Incomin
 
 _TICKETS: Final = {"opened": (), "edited": ("title", "body")}
 _COMMENTS: Final = ("created", "edited")
+_OPTIONS: Final = ("own_actor", "repositories")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     own = str(account.options.get("own_actor", ""))
     return Verified(lambda hook: verify(hook, HUB, account.secrets), lambda hook: _read(hook, own))
 

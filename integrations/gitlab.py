@@ -16,7 +16,7 @@ internal notes.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -24,20 +24,23 @@ from pydantic import SecretStr
 from integrations.accounts import Account
 from integrations.calls import call
 from integrations.credentials import token_of
-from integrations.inbox import Verified, require_secrets, tolerance_s
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import STANDARD_WEBHOOKS, TOLERANCE_S, verify, verify_token
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
+
+_OPTIONS: Final = ("own_actor", "projects", "tolerance_s")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     own, within_s = str(account.options.get("own_actor", "")), tolerance_s(account, TOLERANCE_S)
     return Verified(lambda hook: _verify(hook, account.secrets, within_s), lambda hook: _read(hook, own))
 

@@ -1,6 +1,6 @@
 """What all webhooks share: verified first, read afterwards; and an account without a secret takes none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from integrations.accounts import Account
@@ -29,6 +29,18 @@ def require_secrets(account: Account) -> None:
     """
     if not account.secrets:
         raise SettingsError([f"{account.name}.secrets: missing; without one anybody could send us tickets"])
+
+
+def refuse_unknown_options(account: Account, known: Collection[str]) -> None:
+    """Return if all of the account's options are known: one that is misspelt would do nothing, without a word.
+
+    Raises:
+        SettingsError: Names those that are not.
+    """
+    if odd := sorted(set(account.options) - set(known)):
+        raise SettingsError(
+            [f"{account.name}.options.{name}: unknown; {account.system} knows {', '.join(known)}" for name in odd]
+        )
 
 
 def tolerance_s(account: Account, default_s: float) -> float:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from integrations.accounts import Account
 from integrations.calls import call
 from integrations.credentials import basic, token_of
-from integrations.inbox import Verified, require_secrets
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, items_at, moment_ms, parsed, required, text_at, text_of_adf
 from integrations.signatures import Scheme, verify
@@ -31,15 +31,17 @@ from integrations.system import Event, Hook, Ignored, Inbound, Incoming
 SCHEME: Final = Scheme(header="x-hub-signature", prefix="sha256=")
 _ISSUES: Final = ("jira:issue_created", "jira:issue_updated")
 _COMMENTS: Final = ("comment_created", "comment_updated")
+_OPTIONS: Final = ("own_actor",)
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     own = str(account.options.get("own_actor", ""))
     return Verified(lambda hook: verify(hook, SCHEME, account.secrets), lambda hook: _read(hook, own))
 

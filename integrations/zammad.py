@@ -10,8 +10,8 @@
 Verified against Zammad's documentation and source: the payload's ``ticket`` and ``article``, and ``X-Hub-Signature``
 with SHA-1, which is all that it offers; it has no timestamp, so what is replayed is recognised by its revision, and
 by its delivery id. The calls for tags are those of its documentation; none was made. Revision:
-``article.updated_at``, else the ticket's. Internal articles are left alone, our own notes among them; with ``agents =
-false`` in the options those of agents as well.
+``article.updated_at``, else the ticket's. Internal articles are left alone, our own notes among them, and those of
+``own_actor``, a login; with ``agents = false`` in the options those of agents as well.
 """
 
 from collections.abc import Collection
@@ -21,39 +21,33 @@ from urllib.parse import quote
 from integrations.accounts import Account
 from integrations.calls import call
 from integrations.credentials import token_of
-from integrations.inbox import Verified, require_secrets
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
 
 SCHEME: Final = Scheme(header="x-hub-signature", algorithm="sha1", prefix="sha1=")
+_OPTIONS: Final = ("own_actor", "agents")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     agents = account.options.get("agents", True) is not False
-    return Verified(lambda hook: verify(hook, SCHEME, account.secrets), lambda hook: _read(hook, agents=agents))
+    own = str(account.options.get("own_actor", ""))
+    return Verified(lambda hook: verify(hook, SCHEME, account.secrets), lambda hook: _read(hook, own, agents=agents))
 
 
-def _read(hook: Hook, *, agents: bool) -> Event:
+def _read(hook: Hook, own_actor: str, *, agents: bool) -> Event:
     payload = parsed(hook.body)
-    if not at(payload, "ticket"):
-        return Ignored(why="other-event")
-    if not at(payload, "article"):
-        return Ignored(why="no-new-text")
-    if at(payload, "article.internal") is True:
-        return Ignored(why="internal")
-    sender = text_at(payload, "article.sender")
-    if sender == "System":
-        return Ignored(why="bot")
-    if sender == "Agent" and not agents:
-        return Ignored(why="agent")
+    if why := _why_not(payload, own_actor, agents=agents):
+        return Ignored(why=why)
     ticket, article = required(payload, "ticket.id"), required(payload, "article.id")
     moment = at(payload, "article.updated_at") or at(payload, "ticket.updated_at")
     is_first = _is_first(payload)
@@ -64,6 +58,20 @@ def _read(hook: Hook, *, agents: bool) -> Event:
         text=headed(text_at(payload, "ticket.title") if is_first else "", _body(payload)),
         delivery_id=hook.headers.get("x-zammad-delivery"),
     )
+
+
+def _why_not(payload: Any, own_actor: str, *, agents: bool) -> str:
+    """Why this asks nothing of us; empty where it does."""
+    sender = text_at(payload, "article.sender")
+    reasons = {
+        "other-event": not at(payload, "ticket"),
+        "no-new-text": not at(payload, "article"),
+        "internal": at(payload, "article.internal") is True,
+        "own-echo": bool(own_actor) and text_at(payload, "article.created_by.login") == own_actor,
+        "bot": sender == "System",
+        "agent": sender == "Agent" and not agents,
+    }
+    return next((why for why, holds in reasons.items() if holds), "")
 
 
 def _is_first(payload: Any) -> bool:

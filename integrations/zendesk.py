@@ -22,7 +22,7 @@ from urllib.parse import quote
 from integrations.accounts import Account
 from integrations.calls import call
 from integrations.credentials import basic, token_of
-from integrations.inbox import Verified, require_secrets, tolerance_s
+from integrations.inbox import Verified, refuse_unknown_options, require_secrets, tolerance_s
 from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import TOLERANCE_S, Scheme, verify
@@ -37,15 +37,17 @@ SCHEME: Final = Scheme(
 _EVENT: Final = "zen:event-type:ticket."
 _TICKETS: Final = ("created", "subject_changed", "description_changed")
 _COMMENT: Final = "comment_added"
+_OPTIONS: Final = ("own_actor", "agents", "tolerance_s")
 
 
 def inbound(account: Account) -> Inbound:
     """How this account's webhooks are taken.
 
     Raises:
-        SettingsError: It has no secret.
+        SettingsError: It has no secret, or options that nobody knows.
     """
     require_secrets(account)
+    refuse_unknown_options(account, _OPTIONS)
     agents = account.options.get("agents", True) is not False
     own, within_s = str(account.options.get("own_actor", "")), tolerance_s(account, TOLERANCE_S)
     return Verified(

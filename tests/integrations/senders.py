@@ -225,6 +225,7 @@ CHATWOOT = Sender(
     timestamped=True,
     ref="8/31",
     kind="comment",
+    options={"own_actor": "3"},
 )
 ZAMMAD = Sender(
     system="zammad",
@@ -243,6 +244,7 @@ ZAMMAD = Sender(
     headers={"x-zammad-delivery": "z-1"},
     timestamped=False,
     ref="81",
+    options={"own_actor": "tagmill"},
 )
 JIRA = Sender(
     system="jira",
@@ -278,6 +280,7 @@ GENERIC = Sender(
     },
     ticket={
         "delivery": "g-1",
+        "event": "ticket.created",
         "user": {"login": "customer"},
         "tickets": [{"id": 5, "title": TITLE, "text": TEXT, "modified": 1795600000}],
     },
@@ -286,6 +289,7 @@ GENERIC = Sender(
     ref="5",
     options={
         "own_actor": "tagmill",
+        "events": ["ticket.created"],
         "mapping": {
             "ref": "tickets[0].id",
             "title": "tickets[0].title",
@@ -293,6 +297,7 @@ GENERIC = Sender(
             "revision": "tickets[0].modified",
             "delivery_id": "delivery",
             "actor": "user.login",
+            "event": "event",
         },
         "signature": {
             "header": "X-Signature",

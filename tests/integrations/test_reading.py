@@ -144,9 +144,11 @@ IGNORED: list[tuple[Sender, dict[str, Any], dict[str, str], str]] = [
     (FEISHU, changed(FEISHU, header__event_type="helpdesk.ticket.created_v1"), {}, "other-event"),
     (FEISHU, changed(FEISHU, event__sender_id={"open_id": "ou_us"}), {}, "own-echo"),
     (CHATWOOT, changed(CHATWOOT, message_type="outgoing"), {}, "agent"),
+    (CHATWOOT, changed(CHATWOOT, sender__id=3), {}, "own-echo"),
     (CHATWOOT, changed(CHATWOOT, private=True), {}, "internal"),
     (CHATWOOT, changed(CHATWOOT, event="conversation_updated"), {}, "other-event"),
     (ZAMMAD, changed(ZAMMAD, article__sender="System"), {}, "bot"),
+    (ZAMMAD, changed(ZAMMAD, article__created_by={"login": "tagmill"}), {}, "own-echo"),
     (ZAMMAD, changed(ZAMMAD, article__internal=True), {}, "internal"),
     (ZAMMAD, changed(ZAMMAD, article=None), {}, "no-new-text"),
     (JIRA, changed(JIRA, webhookEvent="jira:issue_deleted"), {}, "other-event"),
@@ -158,6 +160,7 @@ IGNORED: list[tuple[Sender, dict[str, Any], dict[str, str], str]] = [
     ),
     (JIRA, changed(JIRA, user__accountId="us"), {}, "own-echo"),
     (JIRA, changed(JIRA, user__accountType="app"), {}, "bot"),
+    (GENERIC, changed(GENERIC, event="ticket.closed"), {}, "other-event"),
     (GENERIC, changed(GENERIC, user__login="tagmill"), {}, "own-echo"),
 ]
 

@@ -5,6 +5,7 @@ import hmac
 import json
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 from lark_oapi.core.utils import AESCipher
@@ -13,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from integrations.signatures import HUB, lark_signature, verify
 from integrations.system import Event, Handshake, Hook, Inbound, Incoming, Unverified
 from tagging.errors import SettingsError
-from tests.integrations.senders import FEISHU, GITLAB, NOW, SENDERS, Sender, encrypted, feishu, now
+from tests.integrations.senders import FEISHU, GENERIC, GITLAB, NOW, SENDERS, Sender, encrypted, feishu, now
 
 every_sender = pytest.mark.parametrize("sender", SENDERS, ids=lambda s: f"{s.system}{'+ts' if s.timestamped else ''}")
 
@@ -79,6 +80,33 @@ def test_an_account_without_a_secret_takes_nothing(sender: Sender) -> None:
     account = sender.account("s3cret").model_copy(update={"secrets": ()})
     with pytest.raises(SettingsError, match="secrets: missing"):
         import_module(f"integrations.{sender.system}").inbound(account)
+
+
+@every_sender
+def test_a_misspelt_option_is_named(sender: Sender) -> None:
+    account = replace(sender, options={**(sender.options or {}), "own_acter": "us"}).account("s3cret")
+    with pytest.raises(SettingsError, match=r"desk\.options\.own_acter: "):
+        import_module(f"integrations.{sender.system}").inbound(account)
+
+
+_SIGNATURE = {"header": "x-signature"}
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"own_actor": "us"}, "own_actor needs mapping.actor"),
+        ({"events": ["created"]}, "events and mapping.event go together"),
+        ({"signature": {**_SIGNATURE, "signed": "ts.body"}}, "timestamp_header goes with"),
+        ({"signature": {**_SIGNATURE, "timestamp_header": "x-at"}}, "timestamp_header goes with"),
+        ({"signature": {**_SIGNATURE, "signed": "id.ts.body", "timestamp_header": "x-at"}}, "id_header goes with"),
+    ],
+    ids=["actor", "events", "no timestamp", "unsigned timestamp", "no id"],
+)
+def test_what_would_protect_from_nothing_is_refused_at_the_start(options: dict[str, Any], problem: str) -> None:
+    account = replace(GENERIC, options={"mapping": {"ref": "id", "text": "text"}, **options}).account("s3cret")
+    with pytest.raises(SettingsError, match=problem):
+        import_module("integrations.generic").inbound(account)
 
 
 def test_githubs_own_published_vector_is_met() -> None:
