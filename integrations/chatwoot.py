@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import client_of
 from integrations.inbox import Verified, refuse_unknown_options, require_secrets, tolerance_s
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import TOLERANCE_S, Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
@@ -89,11 +89,7 @@ class Chatwoot:
         if account.token is None or not number:
             raise SettingsError([f"{account.name}: token and options.account_id are needed to set labels"])
         self._root = f"/api/v1/accounts/{quote(number, safe='')}"
-        self._client = open_client(
-            account.base_url,
-            allow_private=account.allow_private,
-            headers={"api_access_token": account.token.get_secret_value()},
-        )
+        self._client = client_of(account, {"api_access_token": account.token.get_secret_value()})
 
     def ticket_of(self, ref: str) -> str:
         """The conversation."""

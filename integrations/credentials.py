@@ -1,9 +1,22 @@
 """What an account signs in with."""
 
 import base64
+from collections.abc import Mapping
+
+import httpx
 
 from integrations.accounts import Account
+from integrations.outbound import open_client
 from tagging.errors import SettingsError
+
+
+def client_of(account: Account, headers: Mapping[str, str]) -> httpx.Client:
+    """A client that calls the account's system and nobody else, with these headers on every call.
+
+    Raises:
+        SettingsError: The account's base URL is none.
+    """
+    return open_client(account.base_url, allow_private=account.allow_private, headers=headers)
 
 
 def token_of(account: Account) -> str:

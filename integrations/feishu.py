@@ -33,8 +33,8 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from integrations.accounts import Account
 from integrations.calls import call
+from integrations.credentials import client_of
 from integrations.inbox import refuse_unknown_options, require_secrets, tolerance_s
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import TOLERANCE_S, lark_signature, refuse_old
 from integrations.system import (
@@ -185,11 +185,7 @@ class Helpdesk:
             )
         self._login = {"app_id": app_id, "app_secret": secret}
         desk = base64.b64encode(f"{helpdesk_id}:{helpdesk_token}".encode()).decode()
-        self._client = open_client(
-            account.base_url,
-            allow_private=account.allow_private,
-            headers={"X-Lark-Helpdesk-Authorization": desk},
-        )
+        self._client = client_of(account, {"X-Lark-Helpdesk-Authorization": desk})
         self._valid_until = 0.0
 
     def ticket_of(self, ref: str) -> str:

@@ -50,9 +50,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.credentials import basic, token_of
+from integrations.credentials import basic, client_of, token_of
 from integrations.inbox import Verified, require_secrets, tolerance_s
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import TOLERANCE_S, Algorithm, Encoding, Scheme, Signed, verify, verify_token
 from integrations.system import Declined, Event, Hook, Ignored, Inbound, Incoming
@@ -243,7 +242,7 @@ class Generic:
         self._route = options.tags
         self._note = options.note
         headers = {"Authorization": _authorization(account, options)} if account.token else {}
-        self._client = open_client(account.base_url, allow_private=account.allow_private, headers=headers)
+        self._client = client_of(account, headers)
 
     def ticket_of(self, ref: str) -> str:
         """What stands before a slash."""

@@ -20,9 +20,8 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.credentials import token_of
+from integrations.credentials import client_of, token_of
 from integrations.inbox import Verified, refuse_unknown_options, require_secrets
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import HUB, verify
 from integrations.system import Declined, Event, Hook, Ignored, Inbound, Incoming
@@ -104,10 +103,9 @@ class GitHub:
 
     def __init__(self, account: Account) -> None:
         self._repositories = [str(name) for name in account.options.get("repositories", [])]
-        self._client = open_client(
-            account.base_url,
-            allow_private=account.allow_private,
-            headers={
+        self._client = client_of(
+            account,
+            {
                 "Authorization": f"Bearer {token_of(account)}",
                 "Accept": "application/vnd.github+json",
             },

@@ -23,9 +23,8 @@ from pydantic import SecretStr
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.credentials import token_of
+from integrations.credentials import client_of, token_of
 from integrations.inbox import Verified, refuse_unknown_options, require_secrets, tolerance_s
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at
 from integrations.signatures import STANDARD_WEBHOOKS, TOLERANCE_S, verify, verify_token
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
@@ -117,11 +116,7 @@ class GitLab:
 
     def __init__(self, account: Account) -> None:
         self._projects = [str(name) for name in account.options.get("projects", [])]
-        self._client = open_client(
-            account.base_url,
-            allow_private=account.allow_private,
-            headers={"PRIVATE-TOKEN": token_of(account)},
-        )
+        self._client = client_of(account, {"PRIVATE-TOKEN": token_of(account)})
 
     def ticket_of(self, ref: str) -> str:
         """The issue."""

@@ -21,9 +21,8 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.credentials import basic, token_of
+from integrations.credentials import basic, client_of, token_of
 from integrations.inbox import Verified, refuse_unknown_options, require_secrets
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, items_at, moment_ms, parsed, required, text_at, text_of_adf
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
@@ -98,9 +97,7 @@ class Jira:
     """Labels of issues. A ticket is an issue's key."""
 
     def __init__(self, account: Account) -> None:
-        self._client = open_client(
-            account.base_url, allow_private=account.allow_private, headers={"Authorization": basic(token_of(account))}
-        )
+        self._client = client_of(account, {"Authorization": basic(token_of(account))})
 
     def ticket_of(self, ref: str) -> str:
         """The issue."""

@@ -20,9 +20,8 @@ from urllib.parse import quote
 
 from integrations.accounts import Account
 from integrations.calls import call
-from integrations.credentials import token_of
+from integrations.credentials import client_of, token_of
 from integrations.inbox import Verified, refuse_unknown_options, require_secrets
-from integrations.outbound import open_client
 from integrations.payloads import at, headed, moment_ms, parsed, required, text_at, text_of_html
 from integrations.signatures import Scheme, verify
 from integrations.system import Event, Hook, Ignored, Inbound, Incoming
@@ -101,11 +100,7 @@ class Zammad:
     """Tags of tickets. A ticket is its id."""
 
     def __init__(self, account: Account) -> None:
-        self._client = open_client(
-            account.base_url,
-            allow_private=account.allow_private,
-            headers={"Authorization": f"Token token={token_of(account)}"},
-        )
+        self._client = client_of(account, {"Authorization": f"Token token={token_of(account)}"})
 
     def ticket_of(self, ref: str) -> str:
         """The ticket."""

@@ -14,7 +14,18 @@ from standardwebhooks.webhooks import Webhook
 from integrations.signatures import HUB, lark_signature, verify
 from integrations.system import Event, Handshake, Hook, Inbound, Incoming, Unverified
 from tagging.errors import SettingsError
-from tests.integrations.senders import FEISHU, GENERIC, GITLAB, NOW, SENDERS, Sender, encrypted, feishu, now
+from tests.integrations.senders import (
+    FEISHU,
+    GENERIC,
+    GITLAB,
+    GITLAB_TOKEN,
+    NOW,
+    SENDERS,
+    Sender,
+    encrypted,
+    feishu,
+    now,
+)
 
 every_sender = pytest.mark.parametrize("sender", SENDERS, ids=lambda s: f"{s.system}{'+ts' if s.timestamped else ''}")
 
@@ -48,11 +59,10 @@ def test_another_secret_is_refused(sender: Sender) -> None:
     assert refusal(sender, sender.hook(secret="another")) == "wrong"
 
 
-@every_sender
+# A token signs no body; that is why GitLab has signatures now.
+@pytest.mark.parametrize("sender", [s for s in SENDERS if s is not GITLAB_TOKEN], ids=lambda s: s.system)
 def test_a_body_that_was_changed_is_refused(sender: Sender) -> None:
     hook = sender.hook()
-    if "x-gitlab-token" in hook.headers:
-        pytest.skip("a token does not sign the body; that is why GitLab has signatures now")
     assert refusal(sender, replace(hook, body=hook.body.replace(b"e", b"x", 1))) == "wrong"
 
 

@@ -98,10 +98,10 @@ def connect(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> Callable[[str], 
     def connect_(system: str) -> Outbound:
         module = import_module(f"integrations.{system}")
 
-        def open_client(base_url: str, *, allow_private: bool, headers: dict[str, str]) -> httpx.Client:
-            return httpx.Client(base_url=base_url, headers=headers, transport=httpx.MockTransport(vendor))
+        def client_of(account: Account, headers: dict[str, str]) -> httpx.Client:
+            return httpx.Client(base_url=account.base_url, headers=headers, transport=httpx.MockTransport(vendor))
 
-        monkeypatch.setattr(module, "open_client", open_client)
+        monkeypatch.setattr(module, "client_of", client_of)
         opened: Outbound = module.outbound(account(system))
         return opened
 
