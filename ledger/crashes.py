@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from ledger.database import Database
-from ledger.fence import portions
+from ledger.lookup import portions
 from ledger.schema import crashes
 
 

@@ -10,8 +10,9 @@ from typing import Any, Final, Self
 import sqlalchemy as sa
 
 from ledger.database import Database
-from ledger.fence import erased_among, portions
+from ledger.fence import erased_among
 from ledger.intake import finish, forget_texts, reopen
+from ledger.lookup import portions
 from ledger.schema import as_key, dead_letters
 from tagging.documents import Document, documents_of, without
 from tagging.errors import TagmillError

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from ledger.database import Database
 from ledger.dead import ParkedLetter
-from ledger.fence import document_digest, keep_writers_out, portions
+from ledger.fence import document_digest, keep_writers_out
 from ledger.intake import body_of, message_in
+from ledger.lookup import portions
 from ledger.schema import crashes, dead_letters, intake, own_notes, own_tags, tags, tombstones
 from tagging.documents import Document, documents_of, texts_of, without
 from tagging.names import TAG_MANY

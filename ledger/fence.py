@@ -5,25 +5,17 @@ would go unnoticed, so writers share a lock that an erasure takes alone; SQLite 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable
+from typing import Final
 
 import sqlalchemy as sa
 
+from ledger.lookup import portions
 from ledger.schema import as_key, tombstones
 from tagging.documents import Document
 
-T = TypeVar("T")
-
 _LOCK: Final = 7_382_214_917  # any number of our own, next to that of the migrations
-_AT_ONCE: Final = 500
 _ANY_TOMBSTONE: Final = "SELECT EXISTS (SELECT 1 FROM tombstones)"  # once a batch: not worth compiling
-
-
-def portions(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The values in parts that are small enough for one statement."""
-    for start in range(0, len(values), _AT_ONCE):
-        yield values[start : start + _AT_ONCE]
 
 
 def document_digest(document: Document) -> str:

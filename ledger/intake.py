@@ -20,7 +20,8 @@ from typing import Any, Final, Literal, Self
 import sqlalchemy as sa
 
 from ledger.database import Database, Insert
-from ledger.fence import erased_among, portions
+from ledger.fence import erased_among
+from ledger.lookup import among, portions
 from ledger.schema import as_key, dead_letters, intake
 from tagging.documents import DEFAULT_SOURCE, Document, documents_of, without
 from tagging.errors import InvalidMessage
@@ -446,10 +447,8 @@ def _known_ids(connection: sa.Connection, submissions: Sequence[Submission]) -> 
         keyed = {
             (as_key(s.source), as_key(s.idempotency_key)): as_key(s.id) for s in some if s.idempotency_key is not None
         }
-        key = sa.tuple_(intake.c.source, intake.c.idempotency_key)
-        rows = connection.execute(
-            sa.select(intake.c.source, intake.c.idempotency_key, intake.c.id).where(key.in_(list(keyed)))
-        )
+        key = (intake.c.source, intake.c.idempotency_key)
+        rows = connection.execute(sa.select(*key, intake.c.id).where(among(key, keyed.keys(), by=key)))
         ids |= {keyed[source, name]: id_ for source, name, id_ in rows}
     return ids
 

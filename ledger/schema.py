@@ -136,6 +136,8 @@ tags: Final = sa.Table(
     sa.Column("model", PlainText, nullable=False),
     sa.Column("fingerprint", PlainText, nullable=False),
     sa.Column("answer", Json, nullable=False),
+    # Those of the answer's pairs, for when the labels change; NULL in rows of earlier versions.
+    sa.Column("logits", sa.LargeBinary),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
 )

@@ -16,18 +16,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import sqlalchemy as sa
 
 from ledger.database import Database, Prepared
-from ledger.fence import erased_among, portions
+from ledger.fence import erased_among
 from ledger.intake import ask, finish
+from ledger.lookup import among, portions
 from ledger.schema import as_key, intake, tags
 from ledger.writebacks import Order
 from tagging.answers import Answer
 from tagging.documents import Document
 from tagging.messages import WriteBack
+
+_DOCUMENT: Final = (tags.c.ref, tags.c.source, tags.c.kind)
+_LEADING: Final = (tags.c.ref,)
+"""Of the table's key: there are few rows to a reference."""
 
 
 class TagKey(NamedTuple):
@@ -56,11 +61,13 @@ class TagRow:
     model: str
     fingerprint: str
     answer: Answer
+    logits: bytes | None = None
+    """Those of its pairs, as whoever wrote them packs them."""
     write_back: WriteBack | None = None
     """Where the tags go once they stand; not a column."""
 
     @classmethod
-    def of(cls, answer: Answer, *, write_back: WriteBack | None = None) -> Self:
+    def of(cls, answer: Answer, *, logits: bytes | None = None, write_back: WriteBack | None = None) -> Self:
         """The row of this answer."""
         return cls(
             task_id=answer["id"],
@@ -75,6 +82,7 @@ class TagRow:
             model=answer["model"]["name"],
             fingerprint=answer["model"]["fingerprint"],
             answer=answer,
+            logits=logits,
             write_back=write_back,
         )
 
@@ -191,13 +199,27 @@ class TagLedger:
         Raises:
             StoreUnavailable: The database failed.
         """
-        wanted = sorted({(as_key(document.ref), as_key(document.source), document.kind) for document in documents})
-        key = sa.tuple_(tags.c.ref, tags.c.source, tags.c.kind)
+        wanted = sorted({_as_stored(document) for document in documents})
         with self._database.transaction() as connection:
             return [
                 StandingTags(**row)
                 for some in portions(wanted)
-                for row in connection.execute(sa.select(tags).where(key.in_(some))).mappings()
+                for row in connection.execute(sa.select(tags).where(among(_DOCUMENT, some, by=_LEADING))).mappings()
+            ]
+
+    def logits(self, documents: Collection[Document]) -> list[tuple[Document, bytes]]:
+        """Each document with the logits of one of the answers that stand for it, as they were packed.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        named = {_as_stored(document): document for document in documents}
+        query = sa.select(*_DOCUMENT, tags.c.logits).where(tags.c.logits.is_not(None))
+        with self._database.transaction() as connection:
+            return [
+                (named[tuple(stored)], bytes(logits))
+                for some in portions(sorted(named))
+                for *stored, logits in connection.execute(query.where(among(_DOCUMENT, some, by=_LEADING)))
             ]
 
     def take_back(self, withdrawn: Mapping[TagKey, str], before: Collection[StandingTags]) -> int:
@@ -270,25 +292,29 @@ class TagLedger:
             return [StandingTags(**row) for row in connection.execute(query).mappings()]
 
 
+def _as_stored(document: Document) -> tuple[str, str, str]:
+    return as_key(document.ref), as_key(document.source), document.kind
+
+
 def _revisions(connection: sa.Connection, rows: Collection[TagRow]) -> dict[TagKey, int]:
     """The revisions that stand under the keys of these rows."""
-    key = sa.tuple_(*tags.primary_key.columns)
-    columns = (*tags.primary_key.columns, tags.c.revision)
+    key = [*tags.primary_key.columns]
+    columns = (*key, tags.c.revision)
     return {
         TagKey(*found[:-1]): found[-1]
         for some in portions([row.key for row in rows])
-        for found in connection.execute(sa.select(*columns).where(key.in_(some)))
+        for found in connection.execute(sa.select(*columns).where(among(key, some, by=_LEADING)))
     }
 
 
 def _answered_by(connection: sa.Connection, rows: Collection[TagRow]) -> dict[TagKey, tuple[int, str, str]]:
     """Revision, task and model of what stands under the keys of these rows."""
-    key = sa.tuple_(*tags.primary_key.columns)
-    columns = (*tags.primary_key.columns, tags.c.revision, tags.c.task_id, tags.c.fingerprint)
+    key = [*tags.primary_key.columns]
+    columns = (*key, tags.c.revision, tags.c.task_id, tags.c.fingerprint)
     return {
         TagKey(*found[:-3]): (found[-3], found[-2], found[-1])
         for some in portions([row.key for row in rows])
-        for found in connection.execute(sa.select(*columns).where(key.in_(some)))
+        for found in connection.execute(sa.select(*columns).where(among(key, some, by=_LEADING)))
     }
 
 
@@ -308,6 +334,7 @@ def _values(row: TagRow, now: datetime) -> dict[str, Any]:
         "model": row.model,
         "fingerprint": row.fingerprint,
         "answer": row.answer,
+        "logits": row.logits,
         "created_at": now,
         "updated_at": now,
     }

@@ -21,8 +21,9 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 
 from ledger.database import Database
-from ledger.fence import erased_among, portions
+from ledger.fence import erased_among
 from ledger.intake import FINISHED, Submission, finish, postpone
+from ledger.lookup import portions
 from ledger.schema import as_key, intake, own_notes, own_tags, tags
 from tagging.answers import Answer
 from tagging.documents import Document

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from tagging.long_text import Rule
 
 Decision = Literal["apply", "suggest", "abstain"]
-CacheTier = Literal["none", "local", "shared", "pairs"]
+CacheTier = Literal["none", "local", "shared", "ledger", "pairs"]
 
 
 class Tag(TypedDict):

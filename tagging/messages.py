@@ -20,7 +20,7 @@ from tagging.long_text import DEFAULT_OVERLAP, TRUNCATE, LongText, Overlap, Rule
 from tagging.names import KIND_OF_TASK, Kind
 from tagging.text import clean
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 MAX_TEXT_CHARS: Final = 20_000
 MAX_LABELS: Final = 10
 MAX_ITEMS: Final = 512
@@ -63,6 +63,11 @@ class _Question(BaseModel):
     )
     model: Name | None = Field(None, description="Model to be asked; a worker that serves another one parks the task.")
     write_back: WriteBack | None = None
+    relabel: bool | None = Field(
+        None,
+        description="Whether labels have changed since the same document was tagged: then what was computed for it and "
+        "stands in the ledger is not computed again. Costs a look into the ledger.",
+    )
 
 
 class TagRequest(_Question):
@@ -125,6 +130,7 @@ class TagTask:
     policy: Policy
     long_text: LongText = TRUNCATE
     write_back: WriteBack | None = None
+    relabel: bool = False
 
     @property
     def hypotheses(self) -> tuple[str, ...]:
@@ -216,6 +222,7 @@ class Decoder:
             policy=asked.policy,
             long_text=_long_text(own, shared, asked),
             write_back=own.write_back or shared.write_back,
+            relabel=bool(shared.relabel if own.relabel is None else own.relabel),
         )
 
     def _refuse_other_model(self, model: str | None) -> None:

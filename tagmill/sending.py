@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ledger.fence import portions
 from ledger.intake import Due, Intake, Submission
+from ledger.lookup import portions
 from producers.publisher import Publisher
 from producers.relay import deliver
 from tagging.errors import BrokerUnreachable, DocumentErased

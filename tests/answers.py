@@ -1,11 +1,14 @@
 """Tasks and answers for tests, where only what matters has to be said."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from tagging.answers import Answer
-from tagging.digests import label_set_digest
+from tagging.digests import label_set_digest, text_digest
 from tagging.labels import Policy
 from tagging.messages import TagTask
 from tagging.names import Kind
-from workers.ports import Stored
+from workers.ports import Logit, Stored, TextKey
 
 TEXT = "canary: my card 4711 was charged twice"
 """What a customer wrote; must be found in no key, log or message."""
@@ -23,6 +26,8 @@ def stored(
     multi_label: bool = False,
     fingerprint: str = "demo-1",
     score: float = 0.9,
+    text: str = TEXT,
+    logits: Mapping[bytes, Logit] = MappingProxyType({}),
 ) -> Stored:
     """A done task; another revision of a document is another task unless ``task_id`` says otherwise."""
     task = TagTask(
@@ -31,20 +36,21 @@ def stored(
         source=source,
         ref=ref,
         revision=revision,
-        text=TEXT,
+        text=text,
         labels=labels,
         label_set=None,
         multi_label=multi_label,
         template="This is about {}.",
         policy=Policy(),
     )
-    return Stored(task, task.id, answer(task, fingerprint=fingerprint, score=score))
+    key = TextKey(model=fingerprint, text=text_digest(text))
+    return Stored(task, task.id, answer(task, fingerprint=fingerprint, score=score), key, logits)
 
 
 def answer(task: TagTask, *, fingerprint: str = "demo-1", score: float = 0.9) -> Answer:
     """An answer that applies the task's first label."""
     return {
-        "schema_version": "1.1",
+        "schema_version": "1.2",
         "id": task.id,
         "kind": task.kind,
         "source": task.source,

@@ -97,6 +97,8 @@ def _cache(answered_by: Mapping[str, int]) -> CacheTier:
     """What the answer says about where it came from."""
     if "computed" in answered_by:
         return "pairs" if len(answered_by) > 1 else "none"
+    if "ledger" in answered_by:
+        return "ledger"
     return "shared" if "shared" in answered_by or "other_worker" in answered_by else "local"
 
 

@@ -70,10 +70,11 @@ PAIRS: Final = Metric(
     kind="counter",
     unit="pairs",
     labels={
-        "answer": ("computed", "local", "shared", "same_batch", "batch_before", "other_worker", "failed"),
+        "answer": ("computed", "local", "shared", "ledger", "same_batch", "batch_before", "other_worker", "failed"),
     },
     about="Pairs of text and label that were asked for, by where their answer came from; all of them together are "
-    "what was asked. `computed`: the model. `local` and `shared`: pair cache, in memory and in Redis. `same_batch`: "
+    "what was asked. `computed`: the model. `local` and `shared`: pair cache, in memory and in Redis. `ledger`: "
+    "logits kept with earlier answers, for messages that say `relabel`. `same_batch`: "
     "asked twice in one batch. `batch_before` and `other_worker`: single flight, here and across workers. `failed`: "
     "no answer, the message is tried again or parked.",
     use="1 - computed / all is the share of the bill that is saved. Falls after a change of model or pepper and comes "

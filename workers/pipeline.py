@@ -15,14 +15,22 @@ import structlog
 
 from tagging.answers import Answer
 from tagging.documents import Document
-from tagging.errors import DocumentErased, EngineDied, EngineError, InvalidMessage, TagmillError, WorkerCrashed
+from tagging.errors import (
+    DocumentErased,
+    EngineDied,
+    EngineError,
+    InvalidMessage,
+    StoreUnavailable,
+    TagmillError,
+    WorkerCrashed,
+)
 from tagging.messages import Decoder, TagTask, body_of
 from tagging.names import TAG_MANY
 from workers.answering import fold, many
 from workers.batching import Size
 from workers.letters import letter, letters_of
 from workers.metrics import ENGINE_FAILURES, INFERENCE_SECONDS
-from workers.ports import Crashes, DeadLetters, Engine, Meter, ModelInfo, Pair, Stored, TagStore
+from workers.ports import Crashes, DeadLetters, Engine, Meter, ModelInfo, Pair, Sought, Stored, TagStore
 from workers.recall import Premise, Premises, Recall
 from workers.tally import cause_of, measure, measure_verdicts, tell
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
@@ -81,6 +89,7 @@ class Pipeline:
         contents = [self._read(delivery, premises) for delivery in deliveries]
         work = Work(deliveries=deliveries, contents=contents, premises=list(premises))
         self._recall.look_up(work.premises)
+        self._look_back(work)
         return work
 
     def count(self, work: Work) -> WorkerCrashed | None:
@@ -186,6 +195,21 @@ class Pipeline:
             return e
         return [_question(delivery, i, premises) if isinstance(i, TagTask) else i for i in items]
 
+    def _look_back(self, work: Work) -> None:
+        """Where it is asked for: what was kept with earlier answers about the same documents."""
+        asked = [question for question in work.questions if question.task.relabel and question.asked.premise.open]
+        if not asked:
+            return
+        try:
+            known = self._store.known([_sought(question) for question in asked])
+        except StoreUnavailable as e:
+            # It only costs: the device can answer, and the batch waits for the ledger at its end.
+            log.warning("relabel.unknown", texts=len(asked), reason=str(e))
+            return
+        for premise in {id(question.asked.premise): question.asked.premise for question in asked}.values():
+            if logits := known.get(premise.key):
+                premise.remember(logits)
+
     # infer
 
     def _entail(self, premises: Iterable[Premise], work: Work) -> None:
@@ -277,7 +301,8 @@ def _rows(work: Work, verdicts: Sequence[Verdict]) -> Iterator[Stored]:
     for contents, verdict in zip(work.contents, verdicts, strict=True):
         for entry in entries_of(contents) if isinstance(verdict, Tagged) else []:
             if isinstance(entry, Question) and entry.error is None:
-                yield Stored(entry.task, entry.task_id, work.answers[id(entry)])
+                logits = dict(zip(entry.asked.digests, entry.logits, strict=True))
+                yield Stored(entry.task, entry.task_id, work.answers[id(entry)], entry.asked.premise.key, logits)
 
 
 def _done(work: Work, verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -285,6 +310,11 @@ def _done(work: Work, verdicts: Sequence[Verdict]) -> Iterator[str]:
     return (
         delivery.id for delivery, verdict in zip(work.deliveries, verdicts, strict=True) if isinstance(verdict, Tagged)
     )
+
+
+def _sought(question: Question) -> Sought:
+    premise = question.asked.premise
+    return Sought(_document(question.task), premise.key, premise.open)
 
 
 def _document(task: TagTask) -> Document:

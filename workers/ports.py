@@ -168,6 +168,19 @@ class Stored(NamedTuple):
     task: TagTask
     task_id: str
     answer: Answer
+    key: TextKey
+    """Of the text."""
+    logits: Mapping[bytes, Logit]
+    """Of the answer's pairs, by the digest of the hypothesis."""
+
+
+class Sought(NamedTuple):
+    """A text about which something may be known from earlier answers about its document."""
+
+    document: Document
+    key: TextKey
+    hypotheses: Collection[bytes]
+    """Digests of those that are open."""
 
 
 class TagStore(Protocol):
@@ -185,6 +198,14 @@ class TagStore(Protocol):
 
         Raises:
             StoreUnavailable: Nothing was written; the batch has to wait.
+        """
+        ...
+
+    def known(self, sought: Sequence[Sought]) -> KnownPairs:
+        """What was kept with answers that stand: the pairs of the same documents, texts and model, in one read.
+
+        Raises:
+            StoreUnavailable: Nothing is known of what is known.
         """
         ...
 

@@ -25,7 +25,7 @@ from workers.ports import KnownPairs, Logit, Meter, PairCache, Reading, SharedPa
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Source = Literal["computed", "local", "shared", "batch_before", "other_worker"]
+Source = Literal["computed", "local", "shared", "ledger", "batch_before", "other_worker"]
 """Who answered a pair."""
 
 CLAIM_WAITS: Final = 4
@@ -52,7 +52,7 @@ class Premise:
     promised: Collection[bytes] = ()
     """What another worker is computing; not asked of the device as long as it stands here."""
     unshared: Mapping[bytes, Logit] = field(default_factory=dict)
-    """What was computed and no other worker has been told."""
+    """What was computed or remembered here, and no other worker has been told."""
     error: EngineError | None = None
 
     @property
@@ -82,6 +82,11 @@ class Premise:
         """Take these as answered."""
         self.logits = _joined(self.logits, logits)
         self.sources = _joined(self.sources, dict.fromkeys(logits, source))
+
+    def remember(self, logits: Mapping[bytes, Logit]) -> None:
+        """Take these as answered by what was kept with earlier answers; the other workers may want them as well."""
+        self.learn(logits, "ledger")
+        self.unshared = _joined(self.unshared, logits)
 
     def compute(self, logits: Mapping[bytes, Logit], tokens: Mapping[bytes, int]) -> None:
         """Take these as answered by the device, in so many tokens each."""
@@ -177,7 +182,7 @@ class Recall:
         self._local.put_many({premise.key: premise.unshared for premise in premises if premise.unshared})
 
     def share(self, premises: Sequence[Premise]) -> None:
-        """Tell the other workers what was computed, once, in one round trip."""
+        """Tell the other workers what they cannot know yet, once, in one round trip."""
         unshared = {premise.key: premise.unshared for premise in premises if premise.unshared}
         for premise in premises:
             premise.unshared = {}

@@ -103,14 +103,16 @@ def item_of_document(row: Row, question: Question, *, source: str | None, pepper
     """The item of a row whose tags go to the ledger, under the row's own reference; without one, under its text's."""
     where = row.source or source or DEFAULT_SOURCE
     parts = (where, row.kind, row.ref or "", str(row.revision), row.text)
+    ref = row.ref or _ref_of(row.text, pepper)
     id_ = _digest([*parts, question.to_json()], pepper)
-    return Item(id=id_, text=row.text, source=where, ref=row.ref or id_, revision=row.revision, kind=row.kind)
+    return Item(id=id_, text=row.text, source=where, ref=ref, revision=row.revision, kind=row.kind)
 
 
 def item_of_text(row: Row, question: Question, *, pepper: str) -> Item:
     """The item of a row whose tags go to a file: the same for all rows with this text."""
     id_ = _digest([row.text, question.to_json()], pepper)
-    return Item(id=id_, text=row.text, source=_FILE_SOURCE, ref=id_, revision=0, kind=DEFAULT_KIND)
+    ref = _ref_of(row.text, pepper)
+    return Item(id=id_, text=row.text, source=_FILE_SOURCE, ref=ref, revision=0, kind=DEFAULT_KIND)
 
 
 def cut(items: Sequence[Item], *, most: int, max_chars: int) -> list[list[Item]]:
@@ -146,6 +148,11 @@ def slim(answer: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=16)  # it is part of every item's id
 def _as_json(question: Question) -> str:
     return json.dumps(asdict(question), ensure_ascii=False, sort_keys=True)
+
+
+def _ref_of(text: str, pepper: str) -> str:
+    """The reference of a text that has none: the same whatever is asked, so that what is known of it is found."""
+    return _digest([text], pepper)
 
 
 def _digest(parts: Iterable[str], pepper: str) -> str:

@@ -10,6 +10,7 @@ _CACHES: Final = {
     "none": "the model",
     "local": "a worker's memory",
     "shared": "the shared cache",
+    "ledger": "the ledger's logits",
     "pairs": "a cache, and the model for the rest",
 }
 

@@ -34,6 +34,7 @@ Ended = Literal["done", "paused", "cancelled"]
 _POLL_S: Final = 0.02
 _LOOK_AT_LIVE_S: Final = 0.5
 _LOOK_FOR_LOST_S: Final = 5.0
+_MOMENTS: Final = ("created_at", "updated_at")
 _RESULT_IS_LATE_S: Final = 10.0
 """A worker stores the result right after it has finished the message in the intake."""
 
@@ -99,6 +100,12 @@ class Plan:
     patience_s: float
     """A broker or ledger that is away for so long ends the run; the job stays as it is."""
     pepper: str = ""
+    relabel: bool = False
+    """Workers look into the ledger for what earlier answers about the same documents know."""
+
+    def message(self, items: Sequence[Item]) -> dict[str, Any]:
+        """The ``tag_many`` message about these items."""
+        return {**self.question.message(items), **({"relabel": True} if self.relabel else {})}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -265,8 +272,7 @@ class Runner:
         """Accept them, publish those that are not known to be published, and note that their answers will come."""
         items = {chunk: self._job.items(chunk) for chunk in chunks}
         submissions = [
-            Submission(id=chunk.message_id, task=TAG_MANY, message=self._plan.question.message(items[chunk]))
-            for chunk in chunks
+            Submission(id=chunk.message_id, task=TAG_MANY, message=self._plan.message(items[chunk])) for chunk in chunks
         ]
         until = datetime.now(UTC) + timedelta(seconds=self._settings.claim_s)
         receipts = self._intake.accept(submissions, claimed_until=until)
@@ -355,13 +361,15 @@ class Runner:
 
 def kept(row: StandingTags) -> dict[str, Any]:
     """The row as a job file keeps it."""
-    return {**asdict(row), "created_at": row.created_at.isoformat(), "updated_at": row.updated_at.isoformat()}
+    moments = {name: getattr(row, name).isoformat() for name in _MOMENTS}
+    return {**asdict(row), **moments, "logits": row.logits and row.logits.hex()}
 
 
 def restored(values: Mapping[str, Any]) -> StandingTags:
     """The row of ``kept``."""
-    moments = {name: datetime.fromisoformat(values[name]) for name in ("created_at", "updated_at")}
-    return StandingTags(**cast("dict[str, Any]", {**values, **moments}))
+    moments = {name: datetime.fromisoformat(values[name]) for name in _MOMENTS}
+    logits = bytes.fromhex(packed) if (packed := values.get("logits")) else None
+    return StandingTags(**cast("dict[str, Any]", {**values, **moments, "logits": logits}))
 
 
 class _Every:

@@ -64,6 +64,7 @@ def command() -> None:
 @click.option("--revision-column", help="Default: revision; '' for none.")
 @click.option("--kind-column", help="Default: kind; '' for none.")
 @click.option("--again", is_flag=True, help="Ask also where an answer of this model stands: it was replaced.")
+@click.option("--relabel", is_flag=True, help="Labels changed: compute only those that the ledger has no logits of.")
 @click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Texts a second.")
 @click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to, from the answers to a sample.")
@@ -343,6 +344,7 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
             hours=Hours.parse(options["between"]) if options["between"] else None,
         ),
         patience_s=own.patience_s,
+        relabel=options.get("relabel", False),  # a job that was begun by an earlier version does not say
         pepper=settings.cache.pepper.get_secret_value(),
     )
 

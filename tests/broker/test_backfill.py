@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from producers.backfill.job import JobFile
 from tests.broker.sites import CANARY, LABELS, Broker, Site
@@ -80,17 +81,37 @@ def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk)
     assert CANARY not in done.err
 
 
+TEN = [f"label {i}" for i in range(10)]
+
+
+def cost(desk: Desk, source: Path, labels: list[str], name: str, *arguments: str) -> tuple[int, int, int]:
+    """Questions, pairs that were asked, and pairs that the model computed."""
+    done = desk(str(source), "-l", ",".join(labels), "--json", "--job", name, *arguments)
+    assert done.code == 0, done.err
+    [report] = done.rows
+    return report["questions"], report["pairs"], report["computed"]
+
+
 def test_one_label_more_costs_one_pair_a_text(desk: Desk) -> None:
-    source, ten = desk.source("relabel", 40), [f"label {i}" for i in range(10)]
-    costs = []
-    for number, labels in enumerate((ten, [*ten[:9], "renamed"])):
-        done = desk(
-            str(source), "-l", ",".join(labels), "--json", "--job", f"relabel-{number}", "--out", f"r{number}.jsonl"
-        )
-        assert done.code == 0, done.err
-        [report] = done.rows
-        costs.append((report["questions"], report["pairs"], report["computed"]))
-    assert costs == [(32, 320, 320), (32, 320, 32)]
+    source = desk.source("relabel", 40)
+    assert cost(desk, source, TEN, "ten", "--out", "ten.jsonl") == (32, 320, 320)
+    assert cost(desk, source, [*TEN[:9], "renamed"], "renamed", "--out", "renamed.jsonl") == (32, 320, 32)
+
+
+def test_after_every_cache_has_forgotten_the_ledger_still_knows_the_other_labels(many_databases: RedisServer) -> None:
+    nine, ten = TEN[:9], [*TEN[:9], "gained"]
+    with server_folder("relabel") as folder, closing(Broker.on(many_databases, None).site(folder)) as site:
+        desk = Desk(site)
+        source = desk.source("forgotten", 20)
+        with site.worker().running():
+            assert cost(desk, source, nine, "nine", "--out", "ledger") == (20, 180, 144)
+            assert cost(desk, source, nine, "nine-file", "--out", "nine.jsonl") == (16, 144, 0)
+        for out, questions in (("ledger", 20), ("ten.jsonl", 16)):
+            with redis.Redis.from_url(site.settings.cache.url) as cache:
+                cache.flushdb()
+            with site.worker().running():  # another one, which remembers nothing
+                asked = cost(desk, source, ten, f"ten-{out}", "--out", out, "--relabel")
+            assert asked == (questions, 10 * questions, 16)
 
 
 def test_rows_that_cannot_be_asked_about_are_given_back_and_can_be_a_source(desk: Desk) -> None:

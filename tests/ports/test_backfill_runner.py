@@ -153,6 +153,12 @@ def test_every_row_ends_in_one_of_four_ways(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.parametrize("relabel", [False, True])
+def test_workers_are_told_to_look_into_the_ledger_where_labels_have_changed(desk: Desk, relabel: bool) -> None:
+    desk.restarted(relabel=relabel).run()
+    assert {message.get("relabel", False) for message in desk.messages()} == {relabel}
+
+
 def test_says_what_the_answers_cost(desk: Desk) -> None:
     desk.runner.run()
     # a, b and d; the second a is not asked, and nothing is known of what a failed text cost.

@@ -1,5 +1,6 @@
 """Every TagStore holds one answer for each document and question, and never goes back to an older revision."""
 
+import math
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -7,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from ledger.tags import TagLedger, TagRow
+from tagging.documents import Document
 from tests.answers import stored
 from tests.ports.tag_stores import OpenStore, in_database, in_memory, messages
+from workers.ports import Logit, Sought, Stored
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -93,6 +96,54 @@ def test_revisions_reach_to_63_bits(opened):
     opened.store.write([stored(revision=2**63 - 1)])
     opened.store.write([stored(revision=2**63 - 2)])
     assert revisions(opened) == [2**63 - 1]
+
+
+A, B, C = (bytes([n]) * 8 for n in b"abc")
+FOR_A, FOR_B = Logit(1.5, -0.25), Logit(-3.0, 2.0)
+
+
+def sought(one: Stored, *hypotheses: bytes) -> Sought:
+    """The same text of the same document."""
+    return Sought(Document(one.task.source, one.task.ref, one.task.kind), one.key, hypotheses)
+
+
+def test_knows_the_logits_of_the_answers_that_stand(opened):
+    one = stored(logits={A: FOR_A, B: FOR_B})
+    opened.store.write([one, stored("T-2", labels=("x",), logits={C: FOR_A})])
+    assert opened.store.known([sought(one, A, C)]) == {one.key: {A: FOR_A}}
+    assert opened.store.known([]) == {}
+
+
+def test_knows_those_of_every_question_that_was_asked_about_the_document(opened):
+    first, second = stored(logits={A: FOR_A}), stored(labels=("x",), task_id="2", logits={B: FOR_B})
+    opened.store.write([first, second])
+    assert opened.store.known([sought(first, A, B, C)]) == {first.key: {A: FOR_A, B: FOR_B}}
+
+
+@pytest.mark.parametrize("other", [{"text": "edited"}, {"fingerprint": "demo-2"}, {"ref": "T-2"}, {"source": "jira"}])
+def test_knows_nothing_of_another_text_model_or_document(opened, other):
+    opened.store.write([stored(**{"ref": "T-1", **other}, logits={A: FOR_A})])
+    assert opened.store.known([sought(stored(), A)]) == {}
+
+
+def test_knows_nothing_of_a_text_that_an_edit_replaced(opened):
+    before, after = stored(revision=1, logits={A: FOR_A}), stored(revision=2, text="edited", logits={A: FOR_B})
+    opened.store.write([before])
+    opened.store.write([after])
+    assert opened.store.known([sought(before, A), sought(after, A)]) == {after.key: {A: FOR_B}}
+
+
+def test_knows_nothing_of_a_document_that_was_erased(opened):
+    one = stored(logits={A: FOR_A})
+    opened.store.write([one])
+    opened.erase(Document("zendesk", "T-1", "ticket"))
+    assert opened.store.known([sought(one, A)]) == {}
+
+
+def test_knows_no_logits_that_are_not_finite(opened):
+    one = stored(logits={A: Logit(math.nan, 0.0), B: FOR_B})
+    opened.store.write([one])
+    assert opened.store.known([sought(one, A, B)]) == {one.key: {B: FOR_B}}
 
 
 def test_an_empty_batch_is_fine(opened):

@@ -17,8 +17,8 @@ def tags(database: Database) -> TagLedger:
     return TagLedger(database)
 
 
-def write(tags: TagLedger, *, task_id: str, ref: str = "T-1", **fields) -> TagKey:
-    one = TagRow.of(stored(ref, task_id=task_id, **fields).answer)
+def write(tags: TagLedger, *, task_id: str, ref: str = "T-1", logits: bytes | None = None, **fields) -> TagKey:
+    one = TagRow.of(stored(ref, task_id=task_id, **fields).answer, logits=logits)
     tags.write({task_id: [one]})
     return one.key
 
@@ -53,7 +53,7 @@ def test_a_first_answer_leaves_nothing(tags):
 
 
 def test_what_was_replaced_is_as_it_was_even_after_it_lay_in_a_job_file(tags):
-    write(tags, task_id="before", revision=1, score=0.7)
+    write(tags, task_id="before", revision=1, score=0.7, logits=bytes(range(32)))
     [before] = standing(tags, "T-1")
     key = write(tags, task_id="job", revision=2, score=0.9)
     assert tags.take_back({key: "job"}, [restored(kept(before))]) == 1

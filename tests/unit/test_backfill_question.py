@@ -37,7 +37,14 @@ def test_into_the_ledger_each_revision_of_each_document_is_an_item(other):
 
 def test_a_row_without_a_reference_stands_in_the_ledger_under_its_text():
     nameless = replace(ROW, ref=None)
-    assert document(nameless).ref == document(nameless).id
+    assert document(nameless).ref == document(replace(nameless, number=2, revision=1)).ref
+    assert document(nameless).ref != document(replace(nameless, text="hello!")).ref
+
+
+def test_whatever_is_asked_of_a_text_stands_under_one_reference():
+    asked = replace(QUESTION, labels=("billing", "login", "refund"))
+    assert of_text().ref == of_text(question=asked).ref
+    assert of_text().id != of_text(question=asked).id
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,7 @@ def test_its_message_is_one_that_workers_take():
     tasks = decoder.many(body, task_id="m")
     assert [(task.id, task.ref, task.source, task.labels) for task in tasks] == [
         (document().id, "T-1", "zendesk", QUESTION.labels),
-        (of_text().id, of_text().id, "backfill", QUESTION.labels),
+        (of_text().id, of_text().ref, "backfill", QUESTION.labels),
     ]
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.ports import Logit
-from workers.stores.logits import keepable, pack, unpack
+from workers.ports import Logit, TextKey
+from workers.stores.logits import keepable, pack, pack_of, unpack, unpack_of
 
 A, B = b"aaaaaaaa", b"bbbbbbbb"
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -22,6 +22,21 @@ def test_what_was_packed_is_unpacked(known):
 @given(pairs, pairs)
 def test_what_is_packed_behind_adds_to_what_was_there(earlier, later):
     assert unpack(pack(earlier) + pack(later), {**earlier, **later}) == {**earlier, **later}
+
+
+@given(pairs)
+def test_what_was_packed_of_a_text_is_unpacked_for_it(known):
+    assert unpack_of(TextKey("m", "t"), pack_of(TextKey("m", "t"), known), known) == known
+
+
+@pytest.mark.parametrize("other", [TextKey("m2", "t"), TextKey("m", "t2"), TextKey("mt", ""), TextKey("", "mt")])
+def test_what_was_packed_of_another_text_or_model_is_unknown(other):
+    assert unpack_of(TextKey("m", "t"), pack_of(other, {A: Logit(1, 2)}), [A]) == {}
+
+
+def test_what_stands_in_the_ledger_keeps_its_form():
+    packed = pack_of(TextKey("fingerprint:float32", "0" * 32), {A: Logit(1.5, -2.0)})
+    assert packed.hex() == "3986c1df39d3e6dc7cc2d9829634278c61616161616161610000c03f000000c0"
 
 
 @given(st.binary(max_size=64), st.lists(st.binary(min_size=8, max_size=8)))

@@ -15,7 +15,8 @@ from tagging.errors import EngineDied, EngineError, StoreUnavailable, TagmillErr
 from tagging.names import TAG_COMMENT, TAG_MANY, TAG_TICKET
 from tests.pipelines import LABELS, CountingEngine, many, message, pipeline, raw, run, tagged
 from workers.engines.fake import FakeEngine
-from workers.ports import DeadLetter, Entailment, Logit, Pair, Stored
+from workers.metrics import PAIRS
+from workers.ports import DeadLetter, Entailment, KnownPairs, Logit, Pair, Sought, Stored
 from workers.recall import Recall
 from workers.stores.memory import MemoryDeadLetters, MemoryMeter, MemoryPairCache, MemoryTagStore
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
@@ -85,6 +86,13 @@ class AwayOnce(MemoryTagStore):
         if self.writes == 1:
             raise StoreUnavailable("the database is away")
         return super().write(rows, done=done)
+
+
+class Forgetful(MemoryTagStore):
+    """Takes answers and cannot be read."""
+
+    def known(self, sought: Sequence[Sought]) -> KnownPairs:
+        raise StoreUnavailable("the database is away")
 
 
 class Bench:
@@ -306,6 +314,65 @@ def test_a_label_more_costs_one_pair_more_and_changes_no_score() -> None:
     assert engine.asked == [Pair("text", "label 9")]
     (alone,) = fresh.run(message("text", id_="2", labels=labels))
     assert tagged(verdict)["scores"] == tagged(alone)["scores"]
+
+
+def relabelled(labels: Sequence[str], **fields: Any) -> Delivery:
+    asked = {"text": "text", "ref": "T-1", "relabel": True, **fields}
+    return raw({"labels": labels, **asked}, id_="2")
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields", "computed", "cache"),
+    [
+        (["a", "b", "new"], {}, ["new"], "pairs"),
+        (["a", "renamed"], {}, ["renamed"], "pairs"),
+        (["b"], {}, [], "ledger"),
+        (["b", "a"], {"multi_label": True}, [], "ledger"),
+        (["a", "b"], {"relabel": False}, ["a", "b"], "none"),
+        (["a", "b"], {"text": "edited"}, ["a", "b"], "none"),
+        (["a", "b"], {"ref": "T-2"}, ["a", "b"], "none"),
+        (["a"], {"template": "About {}."}, ["About a."], "none"),
+    ],
+    ids=[
+        "gained",
+        "renamed",
+        "lost",
+        "scored by themselves",
+        "not asked",
+        "edited",
+        "other document",
+        "other template",
+    ],
+)
+def test_when_labels_change_only_what_the_ledger_has_no_logits_of_is_computed(
+    labels: list[str], fields: dict[str, Any], computed: list[str], cache: str
+) -> None:
+    store = MemoryTagStore()
+    Bench(store=store).run(message("text", id_="1", ref="T-1", labels=["a", "b"]))
+    later, fresh = Bench(engine := Poisoned(), store=store), Bench()  # with nothing in its caches
+    answer = tagged(*later.run(relabelled(labels, **fields)))
+    assert [pair.hypothesis for pair in engine.asked] == computed
+    assert (answer["computed"], answer["cache"]) == (len(computed), cache)
+    alone = tagged(*fresh.run(relabelled(labels, **{**fields, "relabel": False})))
+    assert answer["scores"] == alone["scores"]
+
+
+def test_what_the_ledger_knew_is_told_to_the_other_workers() -> None:
+    store, shared = MemoryTagStore(), MemoryPairCache()
+    Bench(store=store).run(message("text", id_="1", ref="T-1", labels=["a", "b"]))
+    meter = MemoryMeter()
+    run(
+        pipeline(Poisoned(), Recall(local=MemoryPairCache(), shared=shared, meter=meter), store=store, meter=meter),
+        relabelled(["a", "b", "new"]),
+    )
+    assert len(shared) == 3
+    assert meter.total(PAIRS, answer="ledger") == 2
+
+
+def test_a_ledger_that_cannot_say_what_it_knows_costs_only_time() -> None:
+    bench = Bench(engine := Poisoned(), store=Forgetful())
+    answer = tagged(*bench.run(relabelled(["a", "b"])))
+    assert (answer["cache"], len(engine.asked)) == ("none", 2)
 
 
 @pytest.mark.parametrize(

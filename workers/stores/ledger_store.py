@@ -1,12 +1,14 @@
 """The tag store and the dead letters of the pipeline, in the ledger."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from ledger.dead import DeadLedger, DeadRow
 from ledger.tags import TagLedger, TagRow
 from tagging.documents import Document
 from workers.metrics import DEAD_LETTERS
-from workers.ports import DeadLetter, Meter, Stored
+from workers.ports import DeadLetter, KnownPairs, Logit, Meter, Sought, Stored, TextKey
+from workers.stores.logits import pack_of, unpack_of
 
 
 class LedgerTagStore:
@@ -23,9 +25,25 @@ class LedgerTagStore:
         """
         messages: dict[str, list[TagRow]] = {id_: [] for id_ in done}
         for stored in rows:
-            row = TagRow.of(stored.answer, write_back=stored.task.write_back)
+            logits = pack_of(stored.key, stored.logits)
+            row = TagRow.of(stored.answer, logits=logits, write_back=stored.task.write_back)
             messages.setdefault(stored.task_id, []).append(row)
         return self._ledger.write(messages).erased
+
+    def known(self, sought: Sequence[Sought]) -> KnownPairs:
+        """What was kept with answers that stand: the pairs of the same documents, texts and model, in one read.
+
+        Raises:
+            StoreUnavailable: Nothing is known of what is known.
+        """
+        kept: defaultdict[Document, list[bytes]] = defaultdict(list)
+        for document, logits in self._ledger.logits({one.document for one in sought}):
+            kept[document].append(logits)
+        known: defaultdict[TextKey, dict[bytes, Logit]] = defaultdict(dict)
+        for one in sought:
+            for logits in kept[one.document]:
+                known[one.key].update(unpack_of(one.key, logits, one.hypotheses))
+        return {key: pairs for key, pairs in known.items() if pairs}
 
     def close(self) -> None:
         """Close the database's connections, those of the dead letters beside it as well."""

@@ -7,7 +7,7 @@ from threading import Lock
 from ledger.tags import TagKey, TagRow, supersedes
 from tagging.documents import Document
 from workers.metrics import Metric, series_of
-from workers.ports import Claimed, DeadLetter, KnownPairs, Logit, Stored, TextKey, WantedPairs
+from workers.ports import Claimed, DeadLetter, KnownPairs, Logit, Sought, Stored, TextKey, WantedPairs
 from workers.stores.logits import keepable
 
 
@@ -92,6 +92,7 @@ class MemoryTagStore:
 
     def __init__(self) -> None:
         self._rows: dict[TagKey, TagRow] = {}
+        self._logits: dict[TagKey, tuple[TextKey, Mapping[bytes, Logit]]] = {}
         self._erased: set[Document] = set()
         self.done: set[str] = set()
         """Ids of the messages that were finished."""
@@ -105,8 +106,19 @@ class MemoryTagStore:
                 erased.add(row.document)
             elif row.key not in self._rows or supersedes(row, self._rows[row.key]):
                 self._rows[row.key] = row
+                self._logits[row.key] = (stored.key, stored.logits)
         self.done.update(done, (stored.task_id for stored in rows))
         return frozenset(erased)
+
+    def known(self, sought: Sequence[Sought]) -> KnownPairs:
+        """What was kept with answers that stand: the pairs of the same documents, texts and model."""
+        known: defaultdict[TextKey, dict[bytes, Logit]] = defaultdict(dict)
+        for document, text, hypotheses in sought:
+            for key, row in self._rows.items():
+                of, logits = self._logits[key]
+                if (row.document, of) == (document, text):
+                    known[text].update({d: logits[d] for d in hypotheses if d in logits and keepable(logits[d])})
+        return {text: logits for text, logits in known.items() if logits}
 
     def erase(self, document: Document) -> None:
         """Remove the document, and refuse it from now on."""
