@@ -39,7 +39,14 @@ class _Section(BaseModel):
 class BrokerSettings(_Section):
     """Where messages come from."""
 
-    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss://, amqp:// or amqps://")
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="redis://, rediss://, amqp:// or amqps://. Of several hosts: amqp://a;amqp://b, and those of "
+        "Sentinel as sentinel://a:26379;sentinel://b:26379",
+    )
+    sentinel_master: str = Field(
+        "", description="Sentinel: the name of the Redis that it watches, for sentinel:// only."
+    )
     prefetch: int = Field(
         0, ge=0, description="Messages fetched ahead of the device; 0 means 3 x batching.max_messages."
     )
@@ -319,14 +326,20 @@ class Settings(BaseSettings):
     @property
     def uses_redis_broker(self) -> bool:
         """Whether messages travel through Redis rather than RabbitMQ."""
-        return urlsplit(self.broker.url).scheme in REDIS_SCHEMES
+        return urlsplit(self.broker.url).scheme in (*REDIS_SCHEMES, SENTINEL)
+
+    @property
+    def uses_sentinel(self) -> bool:
+        """Whether it is Sentinel that says which Redis they travel through."""
+        return urlsplit(self.broker.url).scheme == SENTINEL
 
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 LOOP_WAITS_S: Final = 20.0
 """The longest that a worker's loop may wait for one thing: a broker that is asked, and then connected to twice. The
 ledger and the results are waited for by other threads."""
-REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket", "sentinel")
+REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket")
+SENTINEL: Final = "sentinel"
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp")
 
 
@@ -390,7 +403,9 @@ def masked(value: object) -> str:
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password as stars."""
+    """The URL, or those of several hosts, with passwords as stars."""
+    if ";" in url:
+        return ";".join(map(mask_url, url.split(";")))
     try:
         parts = urlsplit(url)
         if parts.password is None:
@@ -466,9 +481,9 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"would never fill.\n    Set broker.prefetch to {3 * s.batching.max_messages} in config/app.toml, or "
             f"TAGMILL_BROKER__PREFETCH={3 * s.batching.max_messages}; 0 chooses it by itself."
         )
-    scheme = urlsplit(s.broker.url).scheme
-    if scheme not in (*REDIS_SCHEMES, *AMQP_SCHEMES):
-        yield f"broker.url: {scheme or 'no scheme'} is no broker that we know; use redis:// or amqp://"
+    yield from _broker_disagreements(s)
+    if s.results.url.startswith(f"{SENTINEL}:"):
+        yield "results.url: Sentinel is for broker.url; use redis://, such as a proxy's that follows the master"
     if s.cache.url and urlsplit(s.cache.url).scheme not in REDIS_SCHEMES:
         yield "cache.url: use redis:// or rediss://, or leave it empty to cache in the worker's memory only"
     if (s.metrics.address, s.metrics.port) == (s.flower.address, s.flower.port):
@@ -499,6 +514,22 @@ def _disagreements(settings: Settings) -> Iterator[str]:
     yield from _intake_disagreements(s)
     yield from _http_disagreements(s)
     yield from _write_back_disagreements(s)
+
+
+def _broker_disagreements(s: Settings) -> Iterator[str]:
+    urls = s.broker.url.split(";")
+    schemes = {urlsplit(url).scheme for url in urls}
+    if unknown := schemes - {*REDIS_SCHEMES, *AMQP_SCHEMES, SENTINEL}:
+        yield f"broker.url: {min(unknown) or 'no scheme'} is no broker that we know; use redis:// or amqp://"
+    if len(urls) > 1 and schemes & {*REDIS_SCHEMES}:
+        yield (
+            "broker.url: two Redis servers hold two different queues, so only one can be named.\n"
+            "    Let Sentinel choose: sentinel://a:26379;sentinel://b:26379, with broker.sentinel_master."
+        )
+    if len(schemes) > 1:
+        yield f"broker.url: {' and '.join(sorted(schemes))} together; all hosts must be of one kind"
+    if (SENTINEL in schemes) != bool(s.broker.sentinel_master):
+        yield "broker.sentinel_master: name the master that Sentinel watches, with a sentinel:// URL and with no other"
 
 
 def _http_disagreements(s: Settings) -> Iterator[str]:

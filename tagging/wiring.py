@@ -49,6 +49,7 @@ def transport_options(settings: Settings, *, patience_s: int, held_in: str = "un
     """Time limits on every wait; on Redis live queues first. ADR-0012 for RabbitMQ's."""
     if settings.uses_redis_broker:
         return {
+            **(_sentinel_options(settings) if settings.uses_sentinel else {}),
             "visibility_timeout": settings.broker.visibility_timeout_s,
             "queue_order_strategy": "priority",
             "priority_steps": list(REDIS_PRIORITIES),
@@ -66,6 +67,11 @@ def transport_options(settings: Settings, *, patience_s: int, held_in: str = "un
             "health_check_interval": 10,
         }
     return {"confirm_publish": True, "read_timeout": patience_s, "write_timeout": patience_s}
+
+
+def _sentinel_options(settings: Settings) -> dict[str, Any]:
+    limits = {"socket_timeout": WORKER_PATIENCE_S, "socket_connect_timeout": WORKER_PATIENCE_S}
+    return {"master_name": settings.broker.sentinel_master, "sentinel_kwargs": limits}
 
 
 def exchange_type(settings: Settings) -> str:

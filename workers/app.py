@@ -15,7 +15,7 @@ from tagging.messages import Decoder
 from tagging.names import EXCHANGE, QUEUE_DEAD, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
 from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
 from tagging.wiring import dead_queue_arguments, exchange_type, queue_arguments
-from workers.consuming import consumer_settings, open_meter, run_worker
+from workers.consuming import consumer_settings, open_meter, run_worker, use_our_transports
 from workers.exits import Exit
 from workers.lifecycle import end_outside_signal_handlers
 from workers.memory import MemoryCeiling
@@ -124,6 +124,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
     app = WorkerApp(loaded)
     app.conf.update(celery_config(loaded.settings))
     signals.celeryd_init.connect(_refuse_other_pools, weak=False)
+    signals.celeryd_init.connect(use_our_transports, weak=False)
     signals.worker_ready.connect(_say_consuming, weak=False)
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     retries = loaded.settings.retries

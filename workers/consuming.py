@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import structlog
 from celery import Celery
 from celery.platforms import EX_FAILURE
+from kombu.transport import TRANSPORT_ALIASES
 
 from tagging.settings import Settings
 from tagging.wiring import WORKER_PATIENCE_S, celery_settings
@@ -18,11 +19,21 @@ log = structlog.get_logger()
 TRANSPORTS: Final = {
     "redis": "workers.transport:Transport",
     "rediss": "workers.transport:Transport",
+    "sentinel": "workers.transport:SentinelTransport",
     "amqp": "workers.rabbitmq:Transport",
     "pyamqp": "workers.rabbitmq:Transport",
     "amqps": "workers.rabbitmq:SSLTransport",
 }
 """By the URL's scheme, as Celery looks them up; another is left to Celery."""
+
+
+def use_our_transports(**_: Any) -> None:
+    """As a worker begins: from now on kombu knows our transports by the URLs' schemes, in all of this process.
+
+    ``broker_transport`` names ours for the first connection only: where ``broker_url`` holds several hosts, kombu takes
+    the transport from the URL of the next one when it changes over, and would fetch with the one that loses messages.
+    """
+    TRANSPORT_ALIASES.update(TRANSPORTS)
 
 
 def consumer_settings(settings: Settings, *, held_in: str = "unacked") -> dict[str, Any]:

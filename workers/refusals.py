@@ -10,6 +10,7 @@ All but ``commands`` can be allowed by name: ``broker.allow_unsafe``.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from tagging.errors import BrokerRefused, BrokerUnreachable
 from tagging.names import TAGGING_QUEUES
@@ -29,6 +31,12 @@ from tagging.settings import Settings, Unsafe, mask_url
 log = structlog.get_logger()
 
 _TIMEOUT_S: Final = 3.0
+_BRIEFLY: Final[dict[str, Any]] = {
+    "socket_timeout": _TIMEOUT_S,
+    "socket_connect_timeout": _TIMEOUT_S,
+    "retry": Retry(NoBackoff(), 0),
+}
+_SENTINEL_PORT: Final = 26379
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,18 +113,31 @@ def redis_refusals(facts: RedisFacts) -> Iterator[Refusal]:
 
 
 def _look_at_redis(settings: Settings) -> Iterator[Refusal]:
-    if urlsplit(settings.broker.url).scheme == "sentinel":
-        log.warning("broker.not_inspected", reason="behind Sentinel")
-        return iter(())
-    url = settings.broker.url.replace("redis+socket://", "unix://", 1)
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        with _master(settings) if settings.uses_sentinel else _redis(settings) as client:
             client.ping()
             return redis_refusals(_facts(client))
     except (redis.ConnectionError, redis.TimeoutError, OSError) as e:
         raise BrokerUnreachable(f"{mask_url(settings.broker.url)} cannot be reached: {e}") from e
+
+
+def _redis(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(settings.broker.url.replace("redis+socket://", "unix://", 1), **_BRIEFLY)
+
+
+@contextmanager
+def _master(settings: Settings) -> Iterator[redis.Redis]:
+    """The Redis that Sentinel names now; credentials and database are those of the first URL, as kombu has it."""
+    urls = [urlsplit(url) for url in settings.broker.url.split(";")]
+    hosts = [(url.hostname, url.port or _SENTINEL_PORT) for url in urls]
+    database = {"username": urls[0].username, "password": urls[0].password, "db": int(urls[0].path.strip("/") or 0)}
+    sentinel = Sentinel(hosts, sentinel_kwargs=_BRIEFLY, **_BRIEFLY)  # type: ignore[no-untyped-call]  # redis ships none for it
+    try:
+        with sentinel.master_for(settings.broker.sentinel_master, **database) as client:  # type: ignore[no-untyped-call]  # nor for it
+            yield client
+    finally:
+        for one in sentinel.sentinels:
+            one.close()
 
 
 def _facts(client: redis.Redis) -> RedisFacts:

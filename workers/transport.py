@@ -328,6 +328,16 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is not checked
                 log.warning("renewal.failed", cause=repr(e))  # the next one comes before the time is up
 
 
+class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # kombu is not checked
+    """The same on whichever Redis Sentinel names as the master."""
+
+
+class SentinelTransport(Transport, stock.SentinelTransport):  # type: ignore[misc]  # kombu is not checked
+    """``broker_transport = "workers.transport:SentinelTransport"`` beside ``sentinel://`` URLs."""
+
+    Channel = SentinelChannel
+
+
 def acks_together(message: Any) -> AbstractContextManager[None]:
     """Inside, acknowledgements on the message's channel are gathered where the transport can do so."""
     channel = message.channel

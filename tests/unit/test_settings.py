@@ -60,6 +60,12 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
             "broker.visibility_timeout_s is 30 but a stopping worker holds its messages for 25 s more",
         ),
         ({"TAGMILL_BROKER__URL": "kafka://x"}, "broker.url: kafka is no broker that we know"),
+        ({"TAGMILL_BROKER__URL": "redis://a;redis://b"}, "broker.url: two Redis servers hold two different queues"),
+        ({"TAGMILL_BROKER__URL": "amqp://a;amqps://b"}, "broker.url: amqp and amqps together"),
+        ({"TAGMILL_BROKER__URL": "sentinel://a;sentinel://b"}, "broker.sentinel_master: name the master"),
+        ({"TAGMILL_BROKER__SENTINEL_MASTER": "m"}, "broker.sentinel_master: name the master"),
+        ({"TAGMILL_RESULTS__URL": "sentinel://a"}, "results.url: Sentinel is for broker.url"),
+        ({"TAGMILL_CACHE__URL": "sentinel://a"}, "cache.url: use redis://"),
         ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
         ({"TAGMILL_METRICS__PORT": "5555"}, "metrics.port and flower.port are both 5555"),
         ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
@@ -99,3 +105,11 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     assert "secret" not in repr(settings)
     assert masked("redis://user:secret@host:6379/0") == "redis://user:********@host:6379/0"
     assert mask_url("redis://host/0") == "redis://host/0"
+    assert mask_url("amqp://u:secret@a;amqp://u:secret@b//") == "amqp://u:********@a;amqp://u:********@b//"
+
+
+@pytest.mark.parametrize("url", ["amqp://a;amqp://b:5673//", "sentinel://a:1;sentinel://b:2/3"])
+def test_a_broker_may_have_several_hosts(tmp_path: Path, url: str) -> None:
+    master = {"TAGMILL_BROKER__SENTINEL_MASTER": "m"} if url.startswith("sentinel") else {}
+    settings = loaded(tmp_path, TAGMILL_BROKER__URL=url, **master).settings
+    assert (settings.uses_redis_broker, settings.uses_sentinel) == (bool(master), bool(master))

@@ -19,7 +19,7 @@ from tagging.messages import body_of
 from tagging.names import EXCHANGE, QUEUE_WRITEBACK, WRITE_BACK
 from tagging.settings import Loaded, Settings, load
 from tagging.wiring import exchange_type, queue_arguments
-from workers.consuming import consumer_settings, open_meter, run_worker
+from workers.consuming import consumer_settings, open_meter, run_worker, use_our_transports
 from workers.lifecycle import end_outside_signal_handlers
 from workers.ports import DeadLetters, Meter
 from workers.stores.ledger_store import LedgerDeadLetters
@@ -126,6 +126,7 @@ def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) ->
     app = WriteBackApp(loaded, connect=connect)
     app.conf.update(celery_config(loaded.settings))
     app.register_task(WriteBackTask())
+    signals.celeryd_init.connect(use_our_transports, weak=False)
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     signals.worker_shutting_down.connect(lambda **_: app.stopping.set(), weak=False)
     return app
