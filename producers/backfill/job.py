@@ -291,6 +291,21 @@ class JobFile:
 
     # what came of it
 
+    @property
+    def rows(self) -> int:
+        """How many records were read."""
+        (rows,) = self._db.execute("SELECT count(*) FROM rows").fetchone()
+        return int(rows)
+
+    def waiting_rows(self, *, after: int = 0) -> dict[int, int]:
+        """How many of the rows behind the one of this number wait for the answers of a chunk, by its number."""
+        rows = self._db.execute(
+            "SELECT chunk, count(*) FROM rows JOIN items ON items.n = rows.item "
+            "WHERE rows.number > ? AND outcome IS NULL GROUP BY chunk",
+            (after,),
+        )
+        return dict(rows.fetchall())
+
     def counts(self) -> Counts:
         """Rows by what became of them."""
         by = dict(

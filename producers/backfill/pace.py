@@ -12,6 +12,8 @@ from typing import Final, Self
 from tagging.errors import SettingsError
 
 _HOURS: Final = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
+WINDOW_IS_FULL: Final = "its window is full"
+"""A reason to wait that is none to worry: the answers to what was sent are on their way."""
 _LOOK_AGAIN_S: Final = 1.0
 _CLOSED_LOOK_S: Final = 30.0
 
@@ -111,7 +113,7 @@ def decide(load: Load, limits: Limits, *, held: bool) -> Decision:
     if limits.max_rate and (early_s := load.sent / limits.max_rate - load.elapsed_s) > 0:
         return Wait(seconds=early_s, reason="ahead of its rate")
     if load.in_flight >= limits.in_flight:
-        return Wait(seconds=0.0, reason="its window is full")
+        return Wait(seconds=0.0, reason=WINDOW_IS_FULL)
     return Send(messages=1 if limits.max_rate else limits.in_flight - load.in_flight)
 
 

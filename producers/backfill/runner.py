@@ -6,7 +6,7 @@ read a message in flight; the intake says what became of a message whose result 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal, Protocol, cast
@@ -17,6 +17,7 @@ from ledger.intake import Due, Intake, Submission
 from ledger.tags import StandingTags, TagLedger
 from producers.backfill.job import Chunk, JobFile, Settled, Window
 from producers.backfill.pace import Limits, Load, Wait, decide, live_is_behind
+from producers.backfill.progress import Progress
 from producers.backfill.question import Item, Question, cut, item_of_document, item_of_text, slim
 from producers.backfill.rows import Record, Rejected, Row
 from producers.plan import pause_s
@@ -108,25 +109,6 @@ class Plan:
         return {**self.question.message(items), **({"relabel": True} if self.relabel else {})}
 
 
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """What a run has done so far, for those who watch."""
-
-    read: int = 0
-    sent: int = 0
-    answered: int = 0
-    in_flight: int = 0
-    live_waiting: int = 0
-    live_age_s: float = 0.0
-    waits_for: str = ""
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Since the run began."""
-        return time.monotonic() - self.began
-
-
 class Runner:
     """Takes a job as far as it goes. The caller holds the job's lock."""
 
@@ -152,7 +134,9 @@ class Runner:
         self._watch = watch
         self._pause = pause
         self._records = source.records(after=job.cursor)
-        self.progress = Progress()
+        self.progress = Progress(
+            labels=len(plan.question.labels), before=job.rows, waiting_rows=job.waiting_rows(), is_read=job.is_read
+        )
         self._held = False
         self._lost = _Every(_LOOK_FOR_LOST_S)
         self._live = _Every(_LOOK_AT_LIVE_S)
@@ -177,6 +161,8 @@ class Runner:
                 lost_at = time.monotonic() if failures == 1 else lost_at
                 if time.monotonic() - lost_at > self._plan.patience_s:
                     raise
+                away = "broker" if isinstance(e, BrokerUnreachable) else "ledger"
+                self.progress.waits_for = f"the {away} is away"
                 log.warning("backfill.waits", cause=type(e).__name__, failures=failures)
                 idle_s = pause_s(failures, first_s=1.0, longest_s=30.0, share=1.0)
             self._watch(self.progress)
@@ -222,17 +208,17 @@ class Runner:
         known, before = self._ask_the_ledger(new)
         open_ = [item for item in new if item.id not in known]
         sizes = self._plan.sizes
-        self._job.add(
-            Window(
-                rows=rows,
-                rejected=rejected,
-                known={item.id: (item, known[item.id]) for item in new if item.id in known},
-                chunks=cut(open_, most=sizes.items, max_chars=sizes.chars),
-                before=before,
-                last=len(records) < sizes.window,
-            )
+        window = Window(
+            rows=rows,
+            rejected=rejected,
+            known={item.id: (item, known[item.id]) for item in new if item.id in known},
+            chunks=cut(open_, most=sizes.items, max_chars=sizes.chars),
+            before=before,
+            last=len(records) < sizes.window,
         )
-        self.progress.read += len(records)
+        cursor = self._job.cursor
+        self._job.add(window)
+        self.progress.was_read(window, self._job.waiting_rows(after=cursor))
 
     def _checked(self, record: Record) -> Record:
         """The row with its text as a worker will read it, or why it cannot be asked about."""
@@ -316,13 +302,15 @@ class Runner:
             Settled(outcome="failed", reason=str(answer["error"])) if "error" in answer else _settled(answer)
             for answer in result["answers"]
         ]
-        self._job.settle(chunk, settled)
-        self.progress.answered += len(settled)
+        self._keep(chunk, settled)
 
     def _fail(self, chunk: Chunk, reason: str) -> None:
         n = len(self._job.items(chunk))
-        self._job.settle(chunk, [Settled(outcome="failed", reason=reason)] * n)
-        self.progress.answered += n
+        self._keep(chunk, [Settled(outcome="failed", reason=reason)] * n)
+
+    def _keep(self, chunk: Chunk, settled: Sequence[Settled]) -> None:
+        self._job.settle(chunk, settled)
+        self.progress.was_settled(chunk.n, settled)
 
     def _look_for_lost(self, chunks: Sequence[Chunk]) -> None:
         """Ask the intake about messages whose result has not come."""

@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
@@ -14,14 +14,23 @@ from tagmill.commands.enqueue import split_labels
 
 if TYPE_CHECKING:
     from producers.backfill.job import JobFile
-    from producers.backfill.runner import Plan, Progress, Runner
+    from producers.backfill.progress import Progress
+    from producers.backfill.runner import Plan, Runner
     from producers.backfill.runner import Source as Records
     from producers.backfill.sources import Source
     from tagging.settings import Loaded
     from tagmill.ledgers import Ledgers
+    from tagmill.watching import Watch
+
+    class MakeRunner(Protocol):
+        """Makes a runner of a job."""
+
+        def __call__(self, job: JobFile, source: Records, plan: Plan, watch: Watch = ..., /) -> Runner:
+            """The runner."""
+            ...
+
 
 _RUN: Final = "run"
-_LINE_EVERY_S: Final = 5.0
 
 
 class RunsByDefault(click.Group):
@@ -71,7 +80,10 @@ def command() -> None:
 @click.option("--sample", type=click.IntRange(1), default=200, show_default=True, help="Rows of it, with --dry-run.")
 @click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown goes here.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, **options: Any) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def run(
+    name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
     """Tag every row of SOURCE through the intake.
 
     SOURCE is a file of CSV, TSV, JSON lines or Parquet, gzipped or not; - for standard input; a URL such as
@@ -92,7 +104,7 @@ def run(name: str, dry_run: bool, sample: int, report_path: Path | None, as_json
         return
     _plan(loaded, options, name)  # what is wrong leaves no job behind
     with closing(JobFile.create(loaded.settings.backfill.jobs_dir, name)) as job, job.locked():
-        _run(loaded, job, source, options, spec=spec, report_path=report_path, as_json=as_json)
+        _run(loaded, job, source, options, spec=spec, report_path=report_path, as_json=as_json, quiet=quiet)
 
 
 _PACE: Final = ("max_rate", "between")
@@ -102,14 +114,15 @@ _PACE: Final = ("max_rate", "between")
 @command.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-def resume(name: str, as_json: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def resume(name: str, as_json: bool, quiet: bool) -> None:
     """Go on with the job of this NAME as it was begun."""
     with _existing(name) as (loaded, job), job.locked():
         if (begun := job.fact("spec")) is None:
             raise click.UsageError(f"job {name!r} was never begun; run the command that made it")
         spec = json.loads(begun)
         options = {**spec, "max_rate": None, "between": ""}
-        _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json)
+        _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json, quiet=quiet)
 
 
 @command.command("list")
@@ -227,15 +240,32 @@ def _folder(source: str) -> Path:
 
 
 @contextmanager
-def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile", "Records", "Plan"], "Runner"]]]:
+def _watched(loaded: "Loaded", job: str, source: "Source", *, quiet: bool) -> Iterator["Watch"]:
+    """What shows people how far the job is; events are logged beside it, not across it."""
+    from tagging import logs
+    from tagmill.watching import watching
+
+    with nullcontext(_unseen) if quiet else watching(job, source.extent) as watch:
+        logs.configure(loaded.settings.log.level)
+        yield watch
+
+
+def _unseen(_progress: "Progress") -> None:
+    """Nobody looks."""
+
+
+@contextmanager
+def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", "MakeRunner"]]:
     """What makes runners on this deployment's ledger and broker, while these are open."""
     from producers.backfill.runner import Runner
     from producers.publisher import Publisher
+    from tagging import logs
     from tagmill.ledgers import open_ledgers
 
+    logs.configure(loaded.settings.log.level)  # on standard error: the other one is for what it comes to
     with open_ledgers(loaded.settings) as ledgers, closing(Publisher(loaded.settings)) as broker:
 
-        def runner(job: "JobFile", source: "Records", plan: "Plan") -> Runner:
+        def runner(job: "JobFile", source: "Records", plan: "Plan", watch: "Watch" = _unseen) -> Runner:
             return Runner(
                 job=job,
                 source=source,
@@ -244,7 +274,7 @@ def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", Callable[["JobFile",
                 tags=ledgers.tags,
                 broker=broker,
                 settings=loaded.settings.intake,
-                watch=_Lines(),
+                watch=watch,
             )
 
         yield ledgers, runner
@@ -259,6 +289,7 @@ def _run(
     spec: dict[str, Any],
     report_path: Path | None,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     from producers.backfill.outputs import write_output, write_rejects
     from producers.backfill.report import report_of
@@ -271,8 +302,8 @@ def _run(
     job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))
     job.state("wish", "run")
     began = time.monotonic()
-    with _runners(loaded) as (_, runner):
-        ended = runner(job, source, plan).run()
+    with _runners(loaded) as (_, runner), _watched(loaded, job.name, source, quiet=quiet) as watch:
+        ended = runner(job, source, plan, watch).run()
     job.state("ended", ended)
     report = report_of(job, ended=ended, labels=len(plan.question.labels), seconds=time.monotonic() - began)
     if ended == "done":
@@ -347,23 +378,3 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
         relabel=options.get("relabel", False),  # a job that was begun by an earlier version does not say
         pepper=settings.cache.pepper.get_secret_value(),
     )
-
-
-class _Lines:
-    """A line on standard error every few seconds."""
-
-    def __init__(self) -> None:
-        self._due_at = 0.0
-
-    def __call__(self, progress: "Progress") -> None:
-        now = time.monotonic()
-        if now < self._due_at:
-            return
-        self._due_at = now + _LINE_EVERY_S
-        rate = progress.answered / progress.elapsed_s if progress.elapsed_s > 1 else 0.0
-        click.echo(
-            f"read {progress.read:,} sent {progress.sent:,} answered {progress.answered:,} ({rate:,.0f}/s) "
-            f"in flight {progress.in_flight} live waiting {progress.live_waiting} live age {progress.live_age_s:.1f} s"
-            + (f" waits: {progress.waits_for}" if progress.waits_for else ""),
-            err=True,
-        )

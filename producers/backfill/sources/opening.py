@@ -5,13 +5,14 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import BinaryIO, Final, Protocol, cast
 
 from producers.backfill.rows import Columns, Record
 from producers.backfill.sources.delimited import TAB, read_delimited
 from producers.backfill.sources.encodings import UNDECODABLE, checked_encoding, detect
+from producers.backfill.sources.extent import Extent, Reading
 from producers.backfill.sources.fingerprint import fingerprint_of
 from producers.backfill.sources.json_lines import read_json_lines
 from producers.backfill.sources.parquet import read_parquet
@@ -54,6 +55,10 @@ class Source(Protocol):
             SourceRefused: It cannot be read as it was described.
             SourceBroken: Reading stopped midway.
         """
+        ...
+
+    def extent(self) -> Extent:
+        """How much there is of it, and how much of that was read; cheap to ask."""
         ...
 
 
@@ -113,6 +118,7 @@ class FileSource:
     columns: Columns
     file_format: str | None
     encoding: str | None
+    reading: Reading = field(default_factory=Reading, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -137,11 +143,18 @@ class FileSource:
             except (OSError, EOFError, zlib.error) as e:
                 raise SourceBroken(f"{self.name}: reading stopped: {type(e).__name__}: {e}") from e
 
+    def extent(self) -> Extent:
+        """How much there is of it, and how much of that was read."""
+        return self.reading.extent()
+
     def _read(self, content: Content, after: int) -> Iterator[Record]:
         found = self.file_format or _format_of(self.place, content.head)
         if found == "parquet":
-            yield from read_parquet(content.stream, where=self.name, columns=self.columns, after=after)
+            yield from read_parquet(
+                content.stream, where=self.name, columns=self.columns, after=after, has_rows=self.reading.has
+            )
             return
+        self.reading.follow(content.raw)
         encoding = self.encoding or detect(content.head, where=self.name)
         with io.TextIOWrapper(
             cast("BinaryIO", content.stream), encoding=encoding, errors=UNDECODABLE, newline=""

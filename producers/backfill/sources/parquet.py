@@ -3,7 +3,7 @@
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Final
 
@@ -16,8 +16,15 @@ _BATCH_ROWS: Final = 1_024
 _BUFFER_BYTES: Final = 1 << 20
 
 
-def read_parquet(stream: io.BufferedIOBase, *, where: str, columns: Columns, after: int = 0) -> Iterator[Record]:
-    """The records behind the one of this number.
+def read_parquet(
+    stream: io.BufferedIOBase,
+    *,
+    where: str,
+    columns: Columns,
+    after: int = 0,
+    has_rows: Callable[[int], object] = lambda _: None,
+) -> Iterator[Record]:
+    """The records behind the one of this number; ``has_rows`` is told how many there are in all.
 
     Raises:
         SourceRefused: pyarrow is missing, it is no Parquet file, or it lacks a column.
@@ -29,6 +36,7 @@ def read_parquet(stream: io.BufferedIOBase, *, where: str, columns: Columns, aft
         raise SourceRefused(f"{where}: Parquet needs pyarrow; install tagmill[parquet]") from e
     with _rewinding(stream) as file:
         parquet = _opened(pa, file, where=where)
+        has_rows(parquet.metadata.num_rows)
         names = parquet.schema_arrow.names
         roles = Roles.among(names, columns, where=where)
         try:

@@ -28,6 +28,8 @@ class Content:
 
     head: bytes
     stream: io.BufferedIOBase
+    raw: io.BufferedIOBase
+    """As they lie there, compressed perhaps: how far they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ class Place:
             SourceRefused: It cannot be opened.
         """
         with ExitStack() as stack:
-            raw = self._raw(stack)
+            raw = bottom = self._raw(stack)
             rewinds = raw.seekable()  # a gzip file says that it does, whatever it reads from
             magic, raw = _headed(raw, len(_GZIP_MAGIC), rewinds=rewinds)
             if magic == _GZIP_MAGIC:
                 raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
             head, stream = _headed(raw, HEAD_BYTES, rewinds=rewinds)
-            yield Content(head=head, stream=stream)
+            yield Content(head=head, stream=stream, raw=bottom)
 
     def _raw(self, stack: ExitStack) -> io.BufferedIOBase:
         if self.spec == STDIN:

@@ -6,7 +6,7 @@ answers at once however far into the table, and which rows that come or go meanw
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
 
 from producers.backfill.rows import Columns, Record
+from producers.backfill.sources.extent import Extent, Reading
 from producers.backfill.sources.fingerprint import fingerprint_of
 from producers.backfill.sources.roles import Roles
 from producers.backfill.sources.values import plain
@@ -40,6 +41,7 @@ class TableSource:
     table: str | None
     query: str | None
     key: str | None
+    reading: Reading = field(default_factory=Reading, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -70,6 +72,20 @@ class TableSource:
                 yield from self._behind(relation, after)
             except SQLAlchemyError as e:
                 raise SourceBroken(f"{self.name}: reading stopped: {_first_line(e)}") from e
+
+    def extent(self) -> Extent:
+        """How many rows a table has, counted when it is first asked for; of a query nobody knows."""
+        if self.query is None and not self.reading.is_known:
+            self.reading.has(self._count())
+        return self.reading.extent()
+
+    def _count(self) -> int | None:
+        try:
+            with _engine(self.url, where=self.name) as engine, engine.connect() as connection:
+                table = _table(engine, self.table or "", where=self.name)
+                return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+        except (SourceRefused, SQLAlchemyError):  # reading will say so
+            return None
 
     def _behind(self, relation: "_Relation", after: int) -> Iterator[Record]:
         names = relation.names
