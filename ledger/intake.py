@@ -287,13 +287,15 @@ class Intake:
         Raises:
             StoreUnavailable: The database failed.
         """
-        ended = sa.select(intake.c.id).where(intake.c.state.in_(FINISHED))
-        with self._database.transaction() as connection:
-            return {
-                id_
-                for some in portions([*map(as_key, ids)])
-                for id_ in connection.execute(ended.where(intake.c.id.in_(some))).scalars()
-            }
+        return self._in_state(FINISHED, ids)
+
+    def unfinished_among(self, ids: Collection[str]) -> set[str]:
+        """Those of these task ids that are accepted and not finished.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        return self._in_state(UNFINISHED, ids)
 
     def load(self) -> Load:
         """How much is accepted for the live lane and not finished; backfills and orders to write back are
@@ -349,6 +351,15 @@ class Intake:
         # Either constraint: the id, or the source's idempotency key.
         insert = self._database.insert(intake).on_conflict_do_nothing().returning(intake.c.id)
         return set(connection.execute(insert, rows).scalars())
+
+    def _in_state(self, states: Collection[State], ids: Collection[str]) -> set[str]:
+        query = sa.select(intake.c.id).where(intake.c.state.in_(states))
+        with self._database.transaction() as connection:
+            return {
+                id_
+                for some in portions([*map(as_key, ids)])
+                for id_ in connection.execute(query.where(intake.c.id.in_(some))).scalars()
+            }
 
     def _select(self, condition: sa.ColumnElement[bool]) -> list[IntakeRow]:
         columns = [intake.c[name] for name in IntakeRow.__dataclass_fields__]

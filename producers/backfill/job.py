@@ -105,6 +105,17 @@ class Counts:
         return self.read - self.tagged - self.cached - self.failed - self.rejected
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """An item that workers were asked, without its text."""
+
+    item: Item
+    is_tagged: bool
+    """Whether the job file has the answer."""
+    before: Mapping[str, Any] | None
+    """What stood in the ledger then, and would be replaced."""
+
+
 class JobFile:
     """One job. The process that runs it holds its lock; others may look, and say what they wish."""
 
@@ -371,14 +382,14 @@ class JobFile:
         (computed,) = self._db.execute("SELECT coalesce(sum(computed), 0) FROM items").fetchone()
         return int(computed)
 
-    def written(self) -> Iterator[tuple[Item, dict[str, Any], dict[str, Any] | None]]:
-        """The items that this job had tagged, each with its answer and what stood before it."""
+    def asked(self) -> Iterator[Asked]:
+        """The items that workers were asked, or would have been next."""
         rows = self._db.execute(
-            "SELECT id, source, ref, revision, kind, answer, before FROM items WHERE outcome = 'tagged' ORDER BY n"
+            "SELECT id, source, ref, revision, kind, outcome, before FROM items WHERE chunk IS NOT NULL ORDER BY n"
         )
-        for id_, source, ref, revision, kind, answer, before in rows:
+        for id_, source, ref, revision, kind, outcome, before in rows:
             item = Item(id=id_, text="", source=source, ref=ref, revision=revision, kind=kind)
-            yield item, json.loads(answer), before and json.loads(before)
+            yield Asked(item=item, is_tagged=outcome == "tagged", before=before and json.loads(before))
 
     @contextmanager
     def _step(self) -> Iterator[None]:

@@ -164,14 +164,14 @@ def cancel(name: str) -> None:
 def undo(name: str, as_json: bool) -> None:
     """Take back what the job of this NAME wrote to the ledger, and put back what stood before it.
 
-    Tags that somebody wrote in their place meanwhile stay. Refused while the job runs, and while anything of it is on
-    the queue: resume it first, and let it end.
+    Tags that somebody wrote in their place meanwhile stay. Refused while the job runs, and while a message of it is
+    accepted and not finished.
     """
     from producers.backfill.undoing import undo as undo_job
     from tagmill.ledgers import open_ledgers
 
     with _existing(name) as (loaded, job), job.locked(), open_ledgers(loaded.settings) as ledgers:
-        undone = undo_job(job, ledgers.tags)
+        undone = undo_job(job, tags=ledgers.tags, intake=ledgers.intake)
     click.echo(
         json.dumps(undone) if as_json else f"{undone['removed']:,} taken back, {undone['kept']:,} not ours any more"
     )
@@ -295,8 +295,9 @@ def _run(
     from producers.backfill.report import report_of
     from producers.backfill.sources import without_password
 
-    if job.wish == "cancel":
-        raise click.UsageError(f"job {job.name!r} was cancelled; give another one a name with `run --job`")
+    if job.wish == "cancel" or job.fact("ended") == "undone":
+        was = "cancelled" if job.wish == "cancel" else "undone"
+        raise click.UsageError(f"job {job.name!r} was {was}; give another one a name with `run --job`")
     plan = _plan(loaded, options, job.name)
     job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
     job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))

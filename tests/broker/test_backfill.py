@@ -272,6 +272,8 @@ def test_undo_takes_its_tags_back(desk: Desk) -> None:
     undone = desk("undo", "undone", "--json")
     assert undone.rows == [{"removed": 10, "kept": 0}], undone.err
     assert not desk.site.tags("undone-3")
+    again = desk("resume", "undone")
+    assert (again.code, "was undone" in again.err) == (2, True)
 
 
 def test_a_job_that_is_cancelled_is_not_run_again(desk: Desk) -> None:
