@@ -28,6 +28,7 @@ from tagging.labels import Share
 from tagging.names import Kind
 
 ACCOUNTS_FILE: Final = "accounts.toml"
+_SECRETS: Final = ("secrets", "token")
 
 
 def _secret(value: object, info: ValidationInfo) -> SecretStr:
@@ -108,13 +109,22 @@ class Accounts(Mapping[str, Account]):
             SettingsError: Names every account that is wrong, and why, without its secrets.
         """
         path = config_dir / ACCOUNTS_FILE
-        if not path.is_file():
-            return cls({})
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise SettingsError([f"{path}: {e}"]) from None
-        return cls(_read(tables, path, os.environ if environ is None else environ))
+        return cls(_read(_tables(path), path, os.environ if environ is None else environ))
+
+    @classmethod
+    def without_secrets(cls, config_dir: Path) -> "Accounts":
+        """The same for a process that calls nobody, and so needs not have the secrets.
+
+        Raises:
+            SettingsError: Names every account that is wrong, and why.
+        """
+        path = config_dir / ACCOUNTS_FILE
+        open_ = {
+            name: {key: value for key, value in table.items() if key not in _SECRETS}
+            if isinstance(table, dict) else table
+            for name, table in _tables(path).items()
+        }  # fmt: skip
+        return cls(_read(open_, path, {}))
 
 
 def refuse_unknown(account: Account, label_sets: Collection[str]) -> None:
@@ -127,6 +137,16 @@ def refuse_unknown(account: Account, label_sets: Collection[str]) -> None:
     if unknown := [name for name in named if name not in label_sets]:
         known = ", ".join(sorted(label_sets)) or "none"
         raise SettingsError([f"{account.name}: no label set {', '.join(map(repr, unknown))}; there are: {known}"])
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """What the file says; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError([f"{path}: {e}"]) from None
 
 
 def _read(tables: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> dict[str, Account]:

@@ -12,6 +12,7 @@ Who publishes takes rows by *claiming* them: nobody else finds them due until th
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -296,6 +297,19 @@ class Intake:
             StoreUnavailable: The database failed.
         """
         return self._in_state(UNFINISHED, ids)
+
+    def states(self, ids: Collection[str]) -> dict[State, int]:
+        """How many of these task ids are in each state; those that the intake does not have are in none.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        counts: Counter[State] = Counter()
+        query = sa.select(intake.c.state, sa.func.count()).group_by(intake.c.state)
+        with self._database.transaction() as connection:
+            for some in portions([*map(as_key, ids)]):
+                counts.update({row[0]: row[1] for row in connection.execute(query.where(intake.c.id.in_(some)))})
+        return dict(counts)
 
     def load(self) -> Load:
         """How much is accepted for the live lane and not finished; backfills and orders to write back are

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger.database import Database
 from ledger.fence import erased_among
-from ledger.intake import FINISHED, Submission, finish, postpone
+from ledger.intake import FINISHED, UNFINISHED, Submission, ask, finish, postpone
 from ledger.lookup import portions
 from ledger.schema import as_key, intake, own_notes, own_tags, tags
 from tagging.answers import Answer
@@ -184,6 +184,42 @@ class WriteBackLedger:
             answers = sa.select(tags.c.answer).where(_answers(order), ~_is_overtaken(order))
             answer = connection.execute(answers).scalar_one_or_none()
         return Standing(is_finished=state in FINISHED, answer=answer)
+
+    def ask(self, orders: Collection[Order], *, now: datetime) -> None:
+        """Have these carried out, but none about an erased document; one that was asked for before is not again.
+
+        Tagging workers ask in the transaction that stores an answer. This is for answers that stand already.
+
+        Raises:
+            StoreUnavailable: Nothing is known to be kept; ask again.
+        """
+        with self._database.writing() as connection:
+            erased = erased_among(connection, [order.document for order in orders])
+            wanted = [order.submission for order in orders if order.document not in erased]
+            ask(connection, self._database.insert(intake), wanted, now)
+
+    def withdraw(self, ids: Collection[str], *, since: datetime, now: datetime) -> tuple[int, set[str]]:
+        """Let orders go that nobody has carried out so far; how many, and which of these ids are somebody else's.
+
+        Args:
+            ids: Of orders.
+            since: One that was asked for before this moment is somebody else's, and is left alone.
+            now: When.
+
+        Raises:
+            StoreUnavailable: Nothing was changed.
+        """
+        before = sa.select(intake.c.id).where(intake.c.accepted_at < since)
+        waiting = sa.select(intake.c.id).where(intake.c.accepted_at >= since, intake.c.state.in_(UNFINISHED))
+        others: set[str] = set()
+        withdrawn = 0
+        with self._database.writing() as connection:
+            for some in portions(sorted(ids)):
+                others.update(connection.execute(before.where(intake.c.id.in_(some))).scalars())
+                mine = connection.execute(waiting.where(intake.c.id.in_(some))).scalars().all()
+                finish(connection, dict.fromkeys(mine, "taken back"), "superseded", now)
+                withdrawn += len(mine)
+        return withdrawn, others
 
     def on_ticket(self, account: str, ticket: str) -> list[OwnTag]:
         """Every tag that was ever ours on this ticket, by tag.

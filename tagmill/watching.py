@@ -16,6 +16,7 @@ from rich.text import Text
 
 from producers.backfill.progress import Figures, Progress, Speedometer
 from producers.backfill.sources.extent import Extent
+from producers.backfill.wording import counted, duration
 
 Watch = Callable[[Progress], None]
 
@@ -149,23 +150,6 @@ def _table(figures: Figures, width: int) -> Table:
     waits = Text(f"waits: {figures.waits_for}", style="yellow") if figures.waits_for else Text("")
     grid.add_row("bulk", f"{counted(figures.in_flight, 'message')} in flight", "", waits)
     return grid
-
-
-def counted(n: int, noun: str) -> str:
-    """So many of them: ``1 row``, ``2,000 rows``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """So long, in the two units that matter."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,}h {minutes:02d}m"
 
 
 def _rows(figures: Figures) -> str:

@@ -2,6 +2,8 @@
 
     rows ──▶ items ──▶ chunks
     (one a record)  (one a question)  (one a message: ready ──▶ sent ──▶ done)
+               └─────▶ orders
+                       (one an answer that is written back)
 
 Every step is one transaction, so a process that is killed leaves a job between two steps. A window of rows is read,
 deduplicated and cut into chunks in the transaction that moves the cursor: read again, it comes out the same.
@@ -14,9 +16,11 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -40,6 +44,8 @@ CREATE INDEX IF NOT EXISTS ix_items_chunk ON items (chunk);
 CREATE TABLE IF NOT EXISTS chunks (
     n INTEGER PRIMARY KEY, attempt INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'ready'
 );
+CREATE TABLE IF NOT EXISTS orders (item INTEGER PRIMARY KEY, id TEXT NOT NULL, task TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS ix_orders_task ON orders (task);
 CREATE INDEX IF NOT EXISTS ix_chunks_state ON chunks (state) WHERE state != 'done';
 """
 _SUFFIX: Final = ".job"
@@ -67,6 +73,17 @@ class Settled:
     """That the device computed for it."""
     computed: int = 0
     """Pairs that the model computed for it."""
+    order: "Ordered | None" = None
+    """By which its tags are written back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """An order to write tags back, as a job knows it."""
+
+    id: str
+    task_id: str
+    """Whose answer it is about: the item's own, or that of whoever was answered before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +147,7 @@ class JobFile:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('id', ?)", (str(uuid.uuid4()),))
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('begun_at', ?)", (datetime.now(UTC).isoformat(),))
         self._id = self.fact("id")
 
     @classmethod
@@ -200,6 +218,11 @@ class JobFile:
         """Set a fact."""
         with self._step():
             self._set(name, value)
+
+    @property
+    def begun_at(self) -> datetime:
+        """When the job was made."""
+        return datetime.fromisoformat(self.fact("begun_at") or "")
 
     @property
     def wish(self) -> Wish:
@@ -298,6 +321,10 @@ class JobFile:
                     for n, one in zip(ns, settled, strict=True)
                 ),
             )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO orders VALUES (?, ?, ?)",
+                ((n, one.order.id, one.order.task_id) for n, one in zip(ns, settled, strict=True) if one.order),
+            )
             self._db.execute("UPDATE chunks SET state = 'done' WHERE n = ?", (chunk.n,))
 
     # what came of it
@@ -367,6 +394,10 @@ class JobFile:
         )
         return dict(rows.fetchall())
 
+    def items_by_outcome(self) -> Counter[str]:
+        """How many questions were ``tagged``, ``cached``, ``failed``, or are ``open``."""
+        return Counter(dict(self._db.execute("SELECT coalesce(outcome, 'open'), count(*) FROM items GROUP BY 1")))
+
     def caches(self) -> dict[str, int]:
         """How many questions each of the workers' caches answered, wholly or in part; ``none``: the model alone."""
         rows = self._db.execute("SELECT cache, count(*) FROM items WHERE cache IS NOT NULL GROUP BY 1 ORDER BY 1")
@@ -391,6 +422,22 @@ class JobFile:
             item = Item(id=id_, text="", source=source, ref=ref, revision=revision, kind=kind)
             yield Asked(item=item, is_tagged=outcome == "tagged", before=before and json.loads(before))
 
+    def orders(self) -> Iterator[Ordered]:
+        """The orders by which tags of this job are written back."""
+        rows = self._db.execute("SELECT id, task FROM orders ORDER BY item")
+        return (Ordered(id=id_, task_id=task_id) for id_, task_id in rows)
+
+    def ordered(self, task_ids: Collection[str]) -> dict[str, str]:
+        """The id of the order about the answer of each of these tasks, where this job has one."""
+        marks = ",".join("?" * len(task_ids))
+        return dict(self._db.execute(f"SELECT task, id FROM orders WHERE task IN ({marks})", [*task_ids]))  # noqa: S608  # question marks
+
+    def asked_among(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that are items of this job which workers were asked."""
+        marks = ",".join("?" * len(ids))
+        query = f"SELECT id FROM items WHERE chunk IS NOT NULL AND id IN ({marks})"  # noqa: S608  # question marks
+        return {id_ for (id_,) in self._db.execute(query, [*ids])}
+
     @contextmanager
     def _step(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -407,7 +454,7 @@ class JobFile:
     def _insert_item(
         self, item: Item, *, chunk: int | None, before: Mapping[str, Any] | None, settled: Settled | None
     ) -> None:
-        self._db.execute(
+        n = self._db.execute(
             "INSERT INTO items (id, source, ref, revision, kind, text, chunk, outcome, answer, before) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -422,7 +469,9 @@ class JobFile:
                 settled and _settled_json(settled),
                 before and _json(before),
             ),
-        )
+        ).lastrowid
+        if settled is not None and settled.order is not None:
+            self._db.execute("INSERT INTO orders VALUES (?, ?, ?)", (n, settled.order.id, settled.order.task_id))
 
     def _message_id(self, n: int, attempt: int) -> str:
         """Of this chunk of this job: the same after a restart, another for another job."""

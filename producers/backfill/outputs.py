@@ -91,6 +91,16 @@ def write_rejects(path: Path, rejected: Iterable[Rejected]) -> int:
     return count
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write this text, all of it or none.
+
+    Raises:
+        OutputRefused: It cannot be written there.
+    """
+    with _refused(path), _replacing(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
     try:

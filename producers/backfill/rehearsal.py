@@ -88,7 +88,7 @@ def rehearse(
         BrokerUnreachable, StoreUnavailable, SourceBroken: As in a backfill.
     """
     rows, rejected, sample = _read(source, size)
-    alone = replace(plan, into_ledger=False)
+    alone = replace(plan, into_ledger=False, accounts=frozenset())
     with TemporaryDirectory(prefix="tagmill-") as folder, closing(JobFile.create(Path(folder), "sample")) as job:
         running = runner(job, _Sampled(sample), alone)
         running.run()

@@ -6,7 +6,7 @@ read a message in flight; the intake says what became of a message whose result 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal, Protocol, cast
@@ -14,16 +14,19 @@ from typing import Any, Final, Literal, Protocol, cast
 import structlog
 
 from ledger.intake import Due, Intake, Submission
-from ledger.tags import StandingTags, TagLedger
-from producers.backfill.job import Chunk, JobFile, Settled, Window
+from ledger.tags import StandingTags, TagLedger, TagRow
+from ledger.writebacks import Order, WriteBackLedger
+from producers.backfill.job import Chunk, JobFile, Ordered, Settled, Window
 from producers.backfill.pace import Limits, Load, Wait, decide, live_is_behind
 from producers.backfill.progress import Progress
 from producers.backfill.question import Item, Question, cut, item_of_document, item_of_text, slim
 from producers.backfill.rows import Record, Rejected, Row
 from producers.plan import pause_s
 from producers.relay import deliver
+from tagging.answers import Answer
 from tagging.documents import Document
 from tagging.errors import BrokerUnreachable, StoreUnavailable
+from tagging.messages import WriteBack
 from tagging.names import LIVE_QUEUES, QUEUE_BULK, TAG_MANY
 from tagging.settings import IntakeSettings
 from tagging.text import clean
@@ -103,10 +106,16 @@ class Plan:
     pepper: str = ""
     relabel: bool = False
     """Workers look into the ledger for what earlier answers about the same documents know."""
+    accounts: frozenset[str] = frozenset()
+    """Tags of rows that come from one of these are written back to it."""
 
     def message(self, items: Sequence[Item]) -> dict[str, Any]:
         """The ``tag_many`` message about these items."""
-        return {**self.question.message(items), **({"relabel": True} if self.relabel else {})}
+        message = {**self.question.message(items), **({"relabel": True} if self.relabel else {})}
+        for item, on_the_wire in zip(items, message["items"], strict=True):
+            if item.source in self.accounts:
+                on_the_wire["write_back"] = {"system": item.source}
+        return message
 
 
 class Runner:
@@ -122,6 +131,7 @@ class Runner:
         tags: TagLedger,
         broker: Broker,
         settings: IntakeSettings,
+        write_backs: WriteBackLedger | None = None,
         watch: Callable[[Progress], None] = lambda _: None,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -130,6 +140,7 @@ class Runner:
         self._intake = intake
         self._tags = tags
         self._broker = broker
+        self._write_backs = write_backs
         self._settings = settings
         self._watch = watch
         self._pause = pause
@@ -206,6 +217,7 @@ class Runner:
                     rejected.append(refused)
         new = [items[id_] for id_ in sorted(self._job.unknown(list(items)))]
         known, before = self._ask_the_ledger(new)
+        known |= self._order([item for item in new if item.id in known], known)
         open_ = [item for item in new if item.id not in known]
         sizes = self._plan.sizes
         window = Window(
@@ -251,6 +263,22 @@ class Runner:
                 elif self._plan.question.asks_what(one.answer):
                     before[item.id] = kept(one)
         return known, before
+
+    def _order(self, items: Sequence[Item], known: Mapping[str, Settled]) -> dict[str, Settled]:
+        """Have what stands as the answer to these written back: no worker will be asked, so none will order it."""
+        ours = {
+            Document(item.source, item.ref, item.kind): item for item in items if item.source in self._plan.accounts
+        }
+        if not ours or self._write_backs is None:
+            return {}
+        orders = {}
+        for row in self._tags.standing(list(ours)):
+            item = ours.get(row.document)
+            if item is not None and self._plan.question.is_answered_by(row.answer, item):
+                orders[item.id] = order_of(row, label_set=self._plan.question.label_set)
+        # Before the window is kept: killed between the two, the same orders are asked for once more.
+        self._write_backs.ask(list(orders.values()), now=datetime.now(UTC))
+        return {id_: replace(known[id_], order=_ordered(order)) for id_, order in orders.items()}
 
     # send
 
@@ -299,10 +327,18 @@ class Runner:
             self._fail(chunk, str(result["error"]))
             return
         settled = [
-            Settled(outcome="failed", reason=str(answer["error"])) if "error" in answer else _settled(answer)
+            Settled(outcome="failed", reason=str(answer["error"])) if "error" in answer else self._settled(answer)
             for answer in result["answers"]
         ]
         self._keep(chunk, settled)
+
+    def _settled(self, answer: Mapping[str, Any]) -> Settled:
+        settled = _settled(answer)
+        if not self._plan.accounts or answer["source"] not in self._plan.accounts:
+            return settled
+        # The worker has ordered it under the same id.
+        order = order_of(TagRow.of(cast("Answer", answer)), label_set=answer["label_set"])
+        return replace(settled, order=_ordered(order))
 
     def _fail(self, chunk: Chunk, reason: str) -> None:
         n = len(self._job.items(chunk))
@@ -347,6 +383,16 @@ class Runner:
         return load
 
 
+def order_of(row: TagRow, *, label_set: str | None) -> Order:
+    """The order to write these tags back to where their document comes from.
+
+    Args:
+        row: The answer.
+        label_set: Under whose policy; the same labels may have been asked under another name, or under none.
+    """
+    return replace(Order.about(row, WriteBack(system=row.source)), label_set=label_set)
+
+
 def kept(row: StandingTags) -> dict[str, Any]:
     """The row as a job file keeps it."""
     moments = {name: getattr(row, name).isoformat() for name in _MOMENTS}
@@ -374,6 +420,10 @@ class _Every:
             return False
         self._due_at = now + self._every_s
         return True
+
+
+def _ordered(order: Order) -> Ordered:
+    return Ordered(id=order.submission.id, task_id=order.task_id)
 
 
 def _settled(answer: Mapping[str, Any]) -> Settled:

@@ -1,14 +1,17 @@
-"""Taking a backfill back: its tags leave the ledger, and what stood before them returns."""
+"""Taking a backfill back: its tags leave the ledger and the tickets, and what stood in the ledger before returns."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
 from ledger.intake import Intake
 from ledger.schema import as_key
 from ledger.tags import TagLedger
+from ledger.writebacks import OwnTag, WriteBackLedger
 from producers.backfill.job import Asked, JobFile
 from producers.backfill.runner import restored
+from producers.backfill.wording import counted
 from tagging.documents import Document
 from tagging.errors import JobRefused
 
@@ -27,10 +30,9 @@ def undo(job: JobFile, *, tags: TagLedger, intake: Intake) -> dict[str, int]:
         StoreUnavailable: The database failed; call again.
     """
     if open_ := _unfinished(job, intake):
-        message = "1 message" if open_ == 1 else f"{open_:,} messages"
         raise JobRefused(
-            f"job {job.name!r} has {message} accepted and not finished: undo it when workers have answered them; "
-            "`tagmill relay` puts on the queue what is not there yet"
+            f"job {job.name!r} has {counted(open_, 'message')} accepted and not finished: undo it when workers have "
+            "answered; `tagmill relay` puts on the queue what is not there yet"
         )
     removed = kept = 0
     asked = job.asked()
@@ -40,6 +42,40 @@ def undo(job: JobFile, *, tags: TagLedger, intake: Intake) -> dict[str, int]:
         kept += sum(one.is_tagged and one.item.id not in ours for one in some)
     job.state("ended", "undone")
     return {"removed": removed, "kept": kept}
+
+
+def withdraw(job: JobFile, write_backs: WriteBackLedger, *, now: datetime) -> tuple[int, list[OwnTag]]:
+    """How many of the job's orders were let go before anybody carried them out; and the tags that the others have set.
+
+    Only tags that are still ours are among these, and none that was ours before the job was made: what
+    ``workers.writeback.undo`` takes off their tickets. An order that somebody else had asked for is left alone.
+
+    Raises:
+        StoreUnavailable: The database failed; call again.
+    """
+    withdrawn = 0
+    others: set[str] = set()
+    orders = job.orders()
+    while some := [order.id for order in islice(orders, _AT_ONCE)]:
+        gone, theirs = write_backs.withdraw(some, since=job.begun_at, now=now)
+        withdrawn += gone
+        others |= theirs
+    return withdrawn, _set_by(job, write_backs.since(job.begun_at), others)
+
+
+def _set_by(job: JobFile, tags: Sequence[OwnTag], others: set[str]) -> list[OwnTag]:
+    """Those of these tags that are on their tickets for an answer of this job, or one that it has had written back."""
+    ours: list[OwnTag] = []
+    for start in range(0, len(tags), _AT_ONCE):
+        some = tags[start : start + _AT_ONCE]
+        task_ids = {own.task_id for own in some}
+        asked, ordered = job.asked_among(task_ids), job.ordered(task_ids)
+        ours += [
+            own
+            for own in some
+            if own.task_id in asked or (own.task_id in ordered and ordered[own.task_id] not in others)
+        ]
+    return ours
 
 
 def _unfinished(job: JobFile, intake: Intake) -> int:

@@ -1,10 +1,12 @@
 """``tagmill backfill``: tag every row of a file or table, and say how far it is."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,6 +17,7 @@ from tagmill.commands.enqueue import split_labels
 if TYPE_CHECKING:
     from producers.backfill.job import JobFile
     from producers.backfill.progress import Progress
+    from producers.backfill.report import Report
     from producers.backfill.runner import Plan, Runner
     from producers.backfill.runner import Source as Records
     from producers.backfill.sources import Source
@@ -61,6 +64,7 @@ def command() -> None:
 @click.option(
     "--out", default="ledger", show_default=True, help="PATH that ends in .jsonl, .csv or .parquet, or ledger."
 )
+@click.option("--write-back", is_flag=True, help="Also to the tickets: of rows whose source is an account.")
 @click.option("--job", "name", default="", help="Name of the job. Default: that of SOURCE and the label set.")
 @click.option("--source-name", default="", help="System that the rows come from, where they do not say.")
 @click.option("--format", "file_format", help="csv, tsv, jsonl or parquet. Default: told from the name.")
@@ -78,7 +82,9 @@ def command() -> None:
 @click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to, from the answers to a sample.")
 @click.option("--sample", type=click.IntRange(1), default=200, show_default=True, help="Rows of it, with --dry-run.")
-@click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown goes here.")
+@click.option(
+    "--report", "report_path", type=Path, help="The report goes to PATH.md and PATH.json. Default: JOB.report."
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def run(
@@ -89,7 +95,8 @@ def run(
     SOURCE is a file of CSV, TSV, JSON lines or Parquet, gzipped or not; - for standard input; a URL such as
     s3://bucket/tickets.csv; or that of a database, with --table or --query.
 
-    Rows without an answer go to JOB.rejects.jsonl beside SOURCE, which can be a SOURCE. Exit codes: 0 every row has an
+    Beside SOURCE, or here where it is in no folder that can be written to, the report is left as JOB.report.md and
+    .json, and rows without an answer as JOB.rejects.jsonl, which can be a SOURCE. Exit codes: 0 every row has an
     answer, 1 some have none or the job was paused, 2 usage, 3 broker unreachable: the same command goes on.
     """
     from producers.backfill.job import JobFile
@@ -121,7 +128,7 @@ def resume(name: str, as_json: bool, quiet: bool) -> None:
         if (begun := job.fact("spec")) is None:
             raise click.UsageError(f"job {name!r} was never begun; run the command that made it")
         spec = json.loads(begun)
-        options = {**spec, "max_rate": None, "between": ""}
+        options = {"write_back": False, **spec, "max_rate": None, "between": ""}
         _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json, quiet=quiet)
 
 
@@ -130,18 +137,28 @@ def resume(name: str, as_json: bool, quiet: bool) -> None:
 def list_(as_json: bool) -> None:
     """List the jobs and how far each is."""
     from producers.backfill.job import names_in
+    from producers.backfill.wording import counted
     from tagging.settings import load
 
     for name in names_in(load().settings.backfill.jobs_dir):
-        _show(name, as_json=as_json)
+        with _existing(name) as (_, job):
+            counts, state = job.counts(), _state(job)
+        done = counts.read - counts.open
+        row = {"job": name, "state": state, "read": counts.read, "answered": done, "open": counts.open}
+        click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counted(counts.read, 'row')} read")
 
 
 @command.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(name: str, as_json: bool) -> None:
-    """Say how far the job of this NAME is."""
-    _show(name, as_json=as_json)
+    """Say how far the job of this NAME is: its report as it would be now, with what became of its write-backs."""
+    from producers.backfill.report import report_of
+    from tagmill.ledgers import open_ledgers
+
+    with _existing(name) as (loaded, job), open_ledgers(loaded.settings) as ledgers:
+        report = report_of(job, ended=_state(job), seconds=None, intake=ledgers.intake)
+    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else "\n".join(report.summary()))
 
 
 @command.command()
@@ -162,19 +179,56 @@ def cancel(name: str) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def undo(name: str, as_json: bool) -> None:
-    """Take back what the job of this NAME wrote to the ledger, and put back what stood before it.
+    """Take back what the job of this NAME wrote to the ledger and to tickets, and put back what stood in the ledger.
 
     Tags that somebody wrote in their place meanwhile stay. Refused while the job runs, and while a message of it is
-    accepted and not finished.
+    accepted and not finished. Off their tickets come tags that were set for this job and are still ours, at each
+    account's pace. Exit code 1 when a ticket failed; a second time takes it up again.
     """
     from producers.backfill.undoing import undo as undo_job
+    from producers.backfill.wording import counted
     from tagmill.ledgers import open_ledgers
 
     with _existing(name) as (loaded, job), job.locked(), open_ledgers(loaded.settings) as ledgers:
+        take_off = _taking_off(loaded, job, ledgers)
         undone = undo_job(job, tags=ledgers.tags, intake=ledgers.intake)
-    click.echo(
-        json.dumps(undone) if as_json else f"{undone['removed']:,} taken back, {undone['kept']:,} not ours any more"
-    )
+        undone |= take_off()
+    plain = f"{counted(undone['removed'], 'answer')} taken back, {undone['kept']:,} not ours any more"
+    if "tickets" in undone:
+        plain += (
+            f"; {counted(undone['withdrawn'], 'order')} not carried out; {counted(undone['taken_off'], 'tag')} taken "
+            f"off {counted(undone['tickets'], 'ticket')}, {counted(undone['tickets_failed'], 'ticket')} failed"
+        )
+    click.echo(json.dumps(undone) if as_json else plain)
+    sys.exit(1 if undone.get("tickets_failed") else 0)
+
+
+def _taking_off(loaded: "Loaded", job: "JobFile", ledgers: "Ledgers") -> Callable[[], dict[str, int]]:
+    """What takes the job's tags off their tickets; accounts that are wrong are refused before anything is undone."""
+    from ledger.writebacks import WriteBackLedger
+    from producers.backfill.undoing import withdraw
+    from workers.writeback.connections import connect_accounts
+    from workers.writeback.undo import undo as take_off_tickets
+
+    if job.fact("write_back") != "yes":
+        return dict
+    connections = connect_accounts(loaded)
+
+    def take_off() -> dict[str, int]:
+        write_backs = WriteBackLedger(ledgers.database)
+        withdrawn, own = withdraw(job, write_backs, now=datetime.now(UTC))
+        done = list(take_off_tickets(own, ledger=write_backs, connections=connections))
+        failed = [one for one in done if one.error is not None]
+        for one in failed:
+            click.echo(f"{one.account}  {one.ticket}  {one.error}", err=True)
+        return {
+            "withdrawn": withdrawn,
+            "taken_off": sum(len(one.tags) for one in done),
+            "tickets": len(done) - len(failed),
+            "tickets_failed": len(failed),
+        }
+
+    return take_off
 
 
 def _wish(name: str, wish: str, consequence: str) -> None:
@@ -193,13 +247,9 @@ def _existing(name: str) -> Iterator[tuple["Loaded", "JobFile"]]:
         yield loaded, job
 
 
-def _show(name: str, *, as_json: bool) -> None:
-    with _existing(name) as (_, job):
-        counts = job.counts()
-        state = job.fact("ended") or {"pause": "paused", "cancel": "cancelled"}.get(job.wish, "open")
-    done = counts.read - counts.open
-    row = {"job": name, "state": state, "read": counts.read, "answered": done, "open": counts.open}
-    click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counts.read:,} rows that were read")
+def _state(job: "JobFile") -> str:
+    ended = job.fact("ended") or "open"
+    return ended if ended != "open" else {"pause": "paused", "cancel": "cancelled"}.get(job.wish, ended)
 
 
 def _rehearse(
@@ -235,8 +285,9 @@ def _stem(options: dict[str, Any]) -> str:
 
 
 def _folder(source: str) -> Path:
-    """Where there is room beside the source: its folder, or this one where it is in none."""
-    return Path() if source == "-" or "://" in source else Path(source).parent
+    """Where there is room beside the source: its folder, or this one where it is in none that can be written to."""
+    beside = Path() if source == "-" or "://" in source else Path(source).parent
+    return beside if os.access(beside, os.W_OK) else Path()
 
 
 @contextmanager
@@ -257,6 +308,7 @@ def _unseen(_progress: "Progress") -> None:
 @contextmanager
 def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", "MakeRunner"]]:
     """What makes runners on this deployment's ledger and broker, while these are open."""
+    from ledger.writebacks import WriteBackLedger
     from producers.backfill.runner import Runner
     from producers.publisher import Publisher
     from tagging import logs
@@ -274,6 +326,7 @@ def _runners(loaded: "Loaded") -> Iterator[tuple["Ledgers", "MakeRunner"]]:
                 tags=ledgers.tags,
                 broker=broker,
                 settings=loaded.settings.intake,
+                write_backs=WriteBackLedger(ledgers.database),
                 watch=watch,
             )
 
@@ -291,7 +344,6 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from producers.backfill.outputs import write_output, write_rejects
     from producers.backfill.report import report_of
     from producers.backfill.sources import without_password
 
@@ -299,25 +351,51 @@ def _run(
         was = "cancelled" if job.wish == "cancel" else "undone"
         raise click.UsageError(f"job {job.name!r} was {was}; give another one a name with `run --job`")
     plan = _plan(loaded, options, job.name)
-    job.describe({"source": source.fingerprint, "question": plan.question.to_json(), "out": options["out"]})
+    job.describe(
+        {
+            "source": source.fingerprint,
+            "question": plan.question.to_json(),
+            "out": options["out"],
+            "write_back": "yes" if plan.accounts else "no",
+        }
+    )
     job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))
     job.state("wish", "run")
+    job.state("ended", "open")
     began = time.monotonic()
-    with _runners(loaded) as (_, runner), _watched(loaded, job.name, source, quiet=quiet) as watch:
-        ended = runner(job, source, plan, watch).run()
-    job.state("ended", ended)
-    report = report_of(job, ended=ended, labels=len(plan.question.labels), seconds=time.monotonic() - began)
-    if ended == "done":
-        if not plan.into_ledger:
-            write_output(Path(options["out"]), job.answered())
-        if report.rejected or report.failed:
-            rejects = _folder(options["source"]) / f"{job.name}.rejects.jsonl"
-            write_rejects(rejects, job.refused())
-            click.echo(f"{report.rejected + report.failed:,} rows without an answer: {rejects}", err=True)
-    if report_path is not None:
-        report_path.write_text(report.to_markdown(), encoding="utf-8")
-    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.to_markdown())
+    with _runners(loaded) as (ledgers, runner):
+        with _watched(loaded, job.name, source, quiet=quiet) as watch:
+            ended = runner(job, source, plan, watch).run()
+        job.state("ended", ended)
+        report = report_of(job, ended=ended, seconds=time.monotonic() - began, intake=ledgers.intake)
+    files = _files(job, report, plan, options, report_path)
+    if as_json:
+        click.echo(json.dumps({**report.to_dict(), "files": files}, ensure_ascii=False))
+    else:
+        click.echo("\n".join([*report.summary(), *(f"{what}: {path}" for what, path in files.items())]))
     sys.exit(report.exit_code)
+
+
+def _files(
+    job: "JobFile", report: "Report", plan: "Plan", options: dict[str, Any], report_path: Path | None
+) -> dict[str, str]:
+    """Write what the job leaves behind as it stands; what is where."""
+    from producers.backfill.outputs import write_output, write_rejects, write_whole
+
+    folder = _folder(options["source"])
+    files: dict[str, str] = {}
+    if report.ended == "done" and not plan.into_ledger:
+        write_output(Path(options["out"]), job.answered())
+        files["output"] = options["out"]
+    if report.ended == "done" and (report.rejected or report.failed):
+        files["rejects"] = str(folder / f"{job.name}.rejects.jsonl")
+        write_rejects(Path(files["rejects"]), job.refused())
+    stem = report_path or folder / f"{job.name}.report"
+    stem = stem.with_suffix("") if stem.suffix in (".md", ".json") else stem
+    files |= {"report": f"{stem}.md", "report_json": f"{stem}.json"}
+    write_whole(Path(files["report"]), report.to_markdown())
+    write_whole(Path(files["report_json"]), json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n")
+    return files
 
 
 def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
@@ -360,6 +438,7 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
             round=job if options["again"] else "",
         ),
         into_ledger=options["out"] == "ledger",
+        accounts=_accounts(loaded, options) if options["write_back"] else frozenset(),
         source=options["source_name"] or None,
         sizes=Sizes(
             window=own.window_rows,
@@ -379,3 +458,21 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
         relabel=options.get("relabel", False),  # a job that was begun by an earlier version does not say
         pepper=settings.cache.pepper.get_secret_value(),
     )
+
+
+def _accounts(loaded: "Loaded", options: dict[str, Any]) -> frozenset[str]:
+    """The accounts that have tags of this label set written to them."""
+    from integrations.accounts import Accounts
+
+    if options["out"] != "ledger":
+        raise click.UsageError("--write-back: answers to a file have no tickets; leave out --out")
+    if not options["label_set"]:
+        raise click.UsageError("--write-back: what an account takes is set by label set; name one with --label-set")
+    known = Accounts.without_secrets(loaded.config_dir)
+    names = frozenset(name for name, account in known.items() if options["label_set"] in account.write_back)
+    if not names:
+        raise click.UsageError(
+            f"--write-back: no account takes tags of {options['label_set']!r}; `tagmill writeback accounts` says "
+            "which takes what"
+        )
+    return names

@@ -91,7 +91,9 @@ class OctoServer:
 
     def _do(self, command: str, path: str, body: dict[str, Any]) -> Any:
         _, _, rest = path.partition("/issues/")
-        issue, what = rest.split("/")[:2]
+        issue, _, what = rest.partition("/")
+        if command == "GET" and not what:
+            return {"labels": [{"name": label} for label in self.labels[issue]]}
         if what == "comments":
             self.comments[issue].append(body["body"])
             return {}

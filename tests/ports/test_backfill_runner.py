@@ -13,6 +13,7 @@ from ledger.database import Database
 from ledger.intake import Intake, finish
 from ledger.schema import intake as intake_table
 from ledger.tags import TagLedger
+from ledger.writebacks import WriteBackLedger
 from producers.backfill.job import JobFile
 from producers.backfill.pace import Limits
 from producers.backfill.question import Question
@@ -121,6 +122,7 @@ class Desk:
             tags=self.tags,
             broker=self.worker,
             settings=IntakeSettings(),
+            write_backs=WriteBackLedger(self.database),
             pause=lambda _: self.worker.answer(),
         )
         return self.runner

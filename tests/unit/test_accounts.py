@@ -40,6 +40,13 @@ def test_secrets_come_from_the_environment_and_from_files(tmp_path: Path) -> Non
     assert shop.write_back["intent"].top_k == 2
 
 
+def test_who_calls_nobody_needs_no_secret(tmp_path: Path) -> None:
+    shop = Accounts.without_secrets(written(tmp_path, SHOP.format(token="/nowhere")))["shop"]
+    assert (shop.secrets, shop.token, shop.write_back["intent"].mode) == ((), None, "apply")
+    with pytest.raises(SettingsError, match=r"shop\.label_sets"):
+        Accounts.without_secrets(written(tmp_path, '[shop]\nsystem = "zendesk"\ntoken = "env:NOT_SET"\n'))
+
+
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t0ken", encoding="utf-8")
     text = SHOP.format(token=tmp_path / "token")

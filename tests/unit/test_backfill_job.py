@@ -1,4 +1,4 @@
-"""A job file keeps every step whole, knows what it is about, and its figures add up."""
+"""A job file keeps every step whole, and knows what it is about."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -8,7 +8,6 @@ import pytest
 
 from producers.backfill.job import JobFile, Settled, Window, names_in
 from producers.backfill.question import Item
-from producers.backfill.report import report_of
 from producers.backfill.rows import Rejected, Row
 from tagging.errors import JobRefused
 
@@ -90,26 +89,6 @@ def test_two_jobs_over_the_same_rows_send_different_messages(job, tmp_path):
         for one in (job, other):
             one.add(window("a"))
         assert job.chunks("ready")[0].message_id != other.chunks("ready")[0].message_id
-
-
-def test_its_figures_add_up(job):
-    known = {"k": (item("k"), Settled(outcome="cached", answer=ANSWER))}
-    job.add(window("a", "a", "f", known=known, rows=[*window("a", "a", "f").rows, (row(4), "k")]))
-    job.settle(job.chunks("ready")[0], [TAGGED, Settled(outcome="failed", reason="no")])
-    job.add(window("open", first=9, rejected=[Rejected(number=5, reason="r")]))
-    report = report_of(job, ended="paused", labels=3, seconds=1.0)
-    assert (report.tagged, report.cached, report.failed, report.rejected, report.open) == (2, 1, 1, 1, 1)
-    assert report.read == 6 == report.tagged + report.cached + report.failed + report.rejected + report.open
-    # a, f and open are asked 3 labels each; k stood in the ledger.
-    assert (report.questions, report.pairs, report.labels) == (4, 9, {"billing": 3})
-    assert "| billing | 3 |" in report.to_markdown()
-
-
-def test_is_done_only_when_every_row_has_an_answer(job):
-    job.add(window("a", last=True))
-    job.settle(job.chunks("ready")[0], [TAGGED])
-    whole = report_of(job, ended="done", labels=1, seconds=1.0)
-    assert (whole.exit_code, replace(whole, failed=1).exit_code, replace(whole, ended="paused").exit_code) == (0, 1, 1)
 
 
 def test_keeps_columns_as_they_were_bytes_that_are_no_text_too(job):

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from producers.backfill.progress import Figures, Progress
 from producers.backfill.sources.extent import Extent
-from tagmill.watching import counted, duration, line, picture, watching
+from producers.backfill.wording import counted, duration
+from tagmill.watching import line, picture, watching
 
 FIGURES = Figures(
     elapsed_s=62.0,

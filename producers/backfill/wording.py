@@ -1,0 +1,18 @@
+"""How figures of a backfill are said."""
+
+
+def counted(n: int, noun: str) -> str:
+    """So many of them: ``1 row``, ``2,000 rows``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """So long, in the two units that matter: ``42 s``, ``1m 02s``, ``2h 05m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}h {minutes:02d}m"
