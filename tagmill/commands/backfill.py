@@ -158,7 +158,10 @@ def status(name: str, as_json: bool) -> None:
 
     with _existing(name) as (loaded, job), open_ledgers(loaded.settings) as ledgers:
         report = report_of(job, ended=_state(job), seconds=None, intake=ledgers.intake)
-    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else "\n".join(report.summary()))
+    state = {"state": report.ended, "answered": report.read - report.open}
+    click.echo(
+        json.dumps({**report.to_dict(), **state}, ensure_ascii=False) if as_json else "\n".join(report.summary())
+    )
 
 
 @command.command()
