@@ -277,7 +277,7 @@ class JobFile:
             )
             self._db.executemany(
                 "INSERT INTO rows (number, columns, raw, reason) VALUES (?, ?, ?, ?)",
-                ((r.number, r.columns and _json(r.columns), r.raw and _json(r.raw), r.reason) for r in window.rejected),
+                ((r.number, _json_or_none(r.columns), _json_or_none(r.raw), r.reason) for r in window.rejected),
             )
             if numbers:
                 self._set("cursor", str(max(numbers)))
@@ -491,6 +491,10 @@ def _path(folder: Path, name: str) -> Path:
 
 def _settled_json(settled: Settled) -> str | None:
     return settled.reason if settled.answer is None else _json(settled.answer)
+
+
+def _json_or_none(value: Any) -> str | None:
+    return None if value is None else _json(value)
 
 
 def _json(value: Any) -> str:

@@ -15,8 +15,9 @@ from typing import Any, Final
 from ledger.tags import TagLedger
 from producers.backfill.job import JobFile
 from producers.backfill.question import item_of_document
-from producers.backfill.rows import Record, Rejected, Row
+from producers.backfill.rows import Record, Rejected, Row, checked
 from producers.backfill.runner import Plan, Runner, Source
+from producers.backfill.wording import counted, duration
 from tagging.documents import Document
 
 _SEED: Final = 20_061  # any: the same source has the same sample
@@ -28,10 +29,11 @@ class Rehearsal:
 
     rows: int
     rejected: int
-    """Of the rows; those that only a worker would refuse are not among them."""
+    """Of the rows, for the reasons for which a backfill would reject them."""
     sampled: int
+    """Of the others."""
     failed: int
-    """Of the sample."""
+    """Of the sample: a worker had no answer."""
     pairs: int
     """(text, label) pairs of all rows, if none is known."""
     tokens: int | None
@@ -43,7 +45,11 @@ class Rehearsal:
     standing: int
     """Rows of the sample whose document has tags for this question,"""
     changed: int
-    """and how many of them would get others."""
+    """and how many of them would get others:"""
+    gained: Mapping[str, int]
+    """labels that they have not, and how many of them would get each,"""
+    lost: Mapping[str, int]
+    """and labels that they have and that they would lose."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -51,12 +57,23 @@ class Rehearsal:
 
     def lines(self) -> list[str]:
         """For people."""
-        cost = "known already" if self.minutes is None else f"{self.tokens:,} tokens, {self.minutes:,.1f} minutes"
+        cost = "the sample is known already"
+        if self.tokens is not None and self.minutes is not None:
+            cost = f"{counted(self.tokens, 'token')}, {duration(self.minutes * 60)}"
+        names = [*self.labels, *sorted((self.gained.keys() | self.lost.keys()) - self.labels.keys())]
         return [
-            f"{self.rows:,} rows, {self.rejected:,} of them rejected; at most {self.pairs:,} pairs, {cost}",
-            f"of {self.sampled:,} sampled: {self.failed:,} failed, {self.standing:,} tagged, {self.changed:,} changed",
-            *(f"  {label}  {count:,}" for label, count in self.labels.items()),
+            f"{counted(self.rows, 'row')}, {self.rejected:,} of them rejected",
+            f"at most {counted(self.pairs, 'pair')}, {cost}",
+            f"{self.sampled:,} sampled, {self.failed:,} of them failed; {self.standing:,} have tags for this question, "
+            f"{self.changed:,} of these would get others",
+            *(self._line(name) for name in names),
         ]
+
+    def _line(self, label: str) -> str:
+        """How many rows of the sample get this label; and of those that have tags, how many gain and lose it."""
+        changes = ((sign, change.get(label, 0)) for sign, change in (("+", self.gained), ("-", self.lost)))
+        told = "".join(f"  {sign}{count:,}" for sign, count in changes if count)
+        return f"{self.labels.get(label, 0):>9,}  {label}{told}"
 
 
 class _Sampled:
@@ -87,7 +104,7 @@ def rehearse(
     Raises:
         BrokerUnreachable, StoreUnavailable, SourceBroken: As in a backfill.
     """
-    rows, rejected, sample = _read(source, size)
+    rows, rejected, sample = _read(source, size, text_chars=plan.sizes.text_chars)
     alone = replace(plan, into_ledger=False, accounts=frozenset())
     with TemporaryDirectory(prefix="tagmill-") as folder, closing(JobFile.create(Path(folder), "sample")) as job:
         running = runner(job, _Sampled(sample), alone)
@@ -95,27 +112,30 @@ def rehearse(
         answers = {columns["row"]: answer for columns, answer in job.answered()}
         counts, tokens, histogram, seconds = job.counts(), job.tokens(), job.histogram(), running.progress.elapsed_s
     standing = _standing(sample, plan, tags)
+    gained, lost = _changes(standing, {n: _labels(answer) for n, answer in answers.items()})
     share = (rows - rejected) / counts.asked if counts.asked else None
     return Rehearsal(
         rows=rows,
         rejected=rejected,
         sampled=len(sample),
-        failed=counts.failed + counts.rejected,
+        failed=counts.failed,
         pairs=(rows - rejected) * len(plan.question.labels),
         tokens=None if share is None else round(tokens * share),
         minutes=None if share is None else round(seconds * share / 60, 1),
         labels=histogram,
         standing=len(standing),
         changed=sum(n in answers and labels != _labels(answers[n]) for n, labels in standing.items()),
+        gained=gained,
+        lost=lost,
     )
 
 
-def _read(source: Source, size: int) -> tuple[int, int, list[Row]]:
+def _read(source: Source, size: int, *, text_chars: int) -> tuple[int, int, list[Row]]:
     """How many records there are, how many of them are rejected, and a fair sample of the others in their order."""
     chance = random.Random(_SEED)
     seen: Counter[bool] = Counter()
     sample: list[Row] = []
-    for record in source.records():
+    for record in (checked(record, text_chars=text_chars) for record in source.records()):
         seen[isinstance(record, Rejected)] += 1
         if isinstance(record, Rejected):
             continue
@@ -138,6 +158,14 @@ def _standing(sample: Sequence[Row], plan: Plan, tags: TagLedger) -> dict[int, s
         for row in tags.standing(list(places))
         if plan.question.asks_what(row.answer) and row.document in places
     }
+
+
+def _changes(before: Mapping[int, set[str]], after: Mapping[int, set[str]]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many rows that have tags and got an answer gain each label, and how many lose it; most first."""
+    both = before.keys() & after.keys()
+    gained = Counter(label for n in both for label in after[n] - before[n])
+    lost = Counter(label for n in both for label in before[n] - after[n])
+    return dict(gained.most_common()), dict(lost.most_common())
 
 
 def _labels(answer: Mapping[str, Any]) -> set[str]:

@@ -1,10 +1,11 @@
 """What a source hands over, one record at a time: a row that can be asked about, or why one cannot."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tagging.names import Kind
+from tagging.text import clean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,22 @@ class Rejected:
 
 
 Record = Row | Rejected
+
+
+def checked(record: Record, *, text_chars: int) -> Record:
+    """The row with its text as a worker will read it, or why it cannot be asked about.
+
+    Args:
+        record: Of a source.
+        text_chars: Of a text at most.
+    """
+    if isinstance(record, Rejected):
+        return record
+    text = clean(record.text)
+    if text and len(text) <= text_chars:
+        return replace(record, text=text)
+    reason = f"text: {len(text):,} characters, limit is {text_chars:,}" if text else "text: empty after cleaning"
+    return Rejected(number=record.number, reason=reason, columns=record.columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from producers.backfill.job import Chunk, JobFile, Ordered, Settled, Window
 from producers.backfill.pace import Limits, Load, Wait, decide, live_is_behind
 from producers.backfill.progress import Progress
 from producers.backfill.question import Item, Question, cut, item_of_document, item_of_text, slim
-from producers.backfill.rows import Record, Rejected, Row
+from producers.backfill.rows import Record, Rejected, Row, checked
 from producers.plan import pause_s
 from producers.relay import deliver
 from tagging.answers import Answer
@@ -29,7 +29,6 @@ from tagging.errors import BrokerUnreachable, StoreUnavailable
 from tagging.messages import WriteBack
 from tagging.names import LIVE_QUEUES, QUEUE_BULK, TAG_MANY
 from tagging.settings import IntakeSettings
-from tagging.text import clean
 
 log = structlog.get_logger()
 
@@ -208,7 +207,7 @@ class Runner:
         rows: list[tuple[Row, str]] = []
         items: dict[str, Item] = {}
         for record in records:
-            match self._checked(record):
+            match checked(record, text_chars=self._plan.sizes.text_chars):
                 case Row() as row:
                     item = self._item(row)
                     items.setdefault(item.id, item)
@@ -231,17 +230,6 @@ class Runner:
         cursor = self._job.cursor
         self._job.add(window)
         self.progress.was_read(window, self._job.waiting_rows(after=cursor))
-
-    def _checked(self, record: Record) -> Record:
-        """The row with its text as a worker will read it, or why it cannot be asked about."""
-        if isinstance(record, Rejected):
-            return record
-        text = clean(record.text)
-        limit = self._plan.sizes.text_chars
-        if text and len(text) <= limit:
-            return Row(**{**{name: getattr(record, name) for name in Row.__slots__}, "text": text})
-        reason = f"text: {len(text):,} characters, limit is {limit:,}" if text else "text: empty after cleaning"
-        return Rejected(number=record.number, reason=reason, columns=record.columns)
 
     def _item(self, row: Row) -> Item:
         plan = self._plan

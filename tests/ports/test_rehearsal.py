@@ -79,8 +79,17 @@ def test_scales_what_a_sample_cost_to_all_rows(desk: Desk) -> None:
 
 
 def test_counts_what_fails_in_the_sample(desk: Desk) -> None:
-    told = rehearsed(desk, Tickets("fine", "bad", "x" * 51))
-    assert (told.sampled, told.failed) == (3, 2)
+    told = rehearsed(desk, Tickets("fine", "bad"))
+    assert (told.sampled, told.failed, told.rejected) == (2, 1, 0)
+
+
+def test_rejects_what_a_backfill_rejects_and_does_not_ask_about_it(desk: Desk) -> None:
+    texts = ("fine", "", " \n", "x" * 51, "fine too")
+    told = rehearsed(desk, Tickets(*texts))
+    desk.source = Tickets(*texts)
+    assert desk.restarted().run() == "done"
+    assert (told.rows, told.rejected) == (desk.job.counts().read, desk.job.counts().rejected) == (5, 3)
+    assert (told.sampled, told.failed, told.pairs) == (2, 0, 4)
 
 
 def test_says_for_how_many_documents_the_tags_would_change(desk: Desk) -> None:
@@ -89,6 +98,22 @@ def test_says_for_how_many_documents_the_tags_would_change(desk: Desk) -> None:
     stand(desk, "T-2", tagged=False)
     told = rehearsed(desk, Tickets("a", "b", "c"))
     assert (told.standing, told.changed) == (2, 1)
+    assert (told.gained, told.lost) == ({}, {LABELS[0]: 1})
+
+
+def test_says_it_in_lines_with_what_changes_behind_each_label() -> None:
+    told = Rehearsal(
+        rows=1, rejected=0, sampled=1, failed=0, pairs=3, tokens=9_000, minutes=61.5, labels={"物流": 1_000},
+        standing=1, changed=1, gained={"物流": 2}, lost={"退款": 1},
+    )  # fmt: skip
+    assert told.lines() == [
+        "1 row, 0 of them rejected",
+        "at most 3 pairs, 9,000 tokens, 1h 01m",
+        "1 sampled, 0 of them failed; 1 have tags for this question, 1 of these would get others",
+        "    1,000  物流  +2",
+        "        0  退款  -1",
+    ]
+    assert replace(told, tokens=None, minutes=None).lines()[1] == "at most 3 pairs, the sample is known already"
 
 
 def test_writes_no_documents_tags(desk: Desk) -> None:
