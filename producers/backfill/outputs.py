@@ -6,69 +6,45 @@ A file appears under its name when all of it is on the disk: until then whoever 
 import csv
 import io
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final
 
+from producers.backfill.destinations import Destination, refused, replacing
 from producers.backfill.rows import Rejected
 from producers.backfill.sources.json_lines import REJECTED_ERROR, REJECTED_RAW, REJECTED_ROW
-from tagging.errors import OutputRefused
 
 PREFIX: Final = "tagmill_"
 """Goes before a name of ours that is a column of the source."""
 
-_FORMAT_OF_SUFFIX: Final = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
 _GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 16 << 20
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet computes instead of showing it."""
 
 
-def output_format(path: Path) -> str:
-    """The format that the name of an output asks for: ``jsonl``, ``csv`` or ``parquet``.
-
-    Raises:
-        OutputRefused: It asks for none, or it could not be written there.
-    """
-    file_format = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if file_format is None:
-        raise OutputRefused(f"{path}: expected a name that ends in {', '.join(_FORMAT_OF_SUFFIX)}")
-    if not path.absolute().parent.is_dir():
-        raise OutputRefused(f"{path}: there is no folder {path.parent}")
-    if file_format == "parquet" and find_spec("pyarrow") is None:
-        raise OutputRefused(f"{path}: Parquet needs pyarrow; install tagmill[parquet]")
-    return file_format
-
-
-def write_output(path: Path, rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> int:
+def write_output(to: Destination, rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]], *, scratch: Path) -> int:
     """Write rows in their order: the columns of each, then its answer; how many there were.
 
     A row needs not have the columns of the one before: all of them are in a CSV or Parquet file, in the order in which
     they were first met. None of ours hides one of the source: it is called ``tagmill_…`` where the name is taken.
 
     Args:
-        path: Its suffix says the format.
-        rows: Columns and answer of each, of values that JSON has; they are spooled to the disk beside ``path``.
+        to: Where.
+        rows: Columns and answer of each, of values that JSON has; they are spooled to the disk.
+        scratch: Folder for spool and output until a destination has it that is not on this machine.
 
     Raises:
         OutputRefused: It cannot be written there.
     """
-    write = _WRITERS[output_format(path)]
-    with _refused(path), _Spool.beside(path) as spool:
+    with refused(str(to.place)), _Spool.within(to.folder(scratch)) as spool:
         for columns, answer in rows:
             spool.add(columns, answer)
-        with _replacing(path) as file:
-            write(file, spool)
+        with to.replacing(scratch) as file:
+            _WRITERS[to.file_format](file, spool)
         return spool.rows
 
 
@@ -82,7 +58,7 @@ def write_rejects(path: Path, rejected: Iterable[Rejected]) -> int:
         OutputRefused: It cannot be written there.
     """
     count = 0
-    with _refused(path), _replacing(path) as file:
+    with refused(str(path)), replacing(path) as file:
         for count, one in enumerate(rejected, start=1):  # noqa: B007  # the last one is the count
             about = {REJECTED_ROW: one.number, REJECTED_ERROR: one.reason}
             file.write(
@@ -97,41 +73,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OutputRefused: It cannot be written there.
     """
-    with _refused(path), _replacing(path) as file:
+    with refused(str(path)), replacing(path) as file:
         file.write(text.encode())
-
-
-@contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise OutputRefused(f"{path}: {e.strerror or e}") from e
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` once it is complete and on the disk; only its owner may read it."""
-    folder = path.absolute().parent
-    with tempfile.NamedTemporaryFile("wb", dir=folder, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk as well."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(slots=True)
@@ -145,9 +88,9 @@ class _Spool:
 
     @classmethod
     @contextmanager
-    def beside(cls, path: Path) -> Iterator["_Spool"]:
-        """An empty one, where there has to be room for the output anyway."""
-        with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
+    def within(cls, folder: Path) -> Iterator["_Spool"]:
+        """An empty one in this folder."""
+        with tempfile.TemporaryFile(dir=folder) as file:
             yield cls(file)
 
     def add(self, columns: Mapping[str, Any], answer: Mapping[str, Any]) -> None:

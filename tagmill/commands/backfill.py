@@ -358,11 +358,11 @@ def _run(
         {
             "source": source.fingerprint,
             "question": plan.question.to_json(),
-            "out": options["out"],
+            "out": without_password(options["out"]),
             "write_back": "yes" if plan.accounts else "no",
         }
     )
-    job.state("spec", json.dumps({**spec, "source": without_password(spec["source"])}))
+    job.state("spec", json.dumps({**spec, **{name: without_password(spec[name]) for name in ("source", "out")}}))
     job.state("wish", "run")
     job.state("ended", "open")
     began = time.monotonic()
@@ -383,13 +383,15 @@ def _files(
     job: "JobFile", report: "Report", plan: "Plan", options: dict[str, Any], report_path: Path | None
 ) -> dict[str, str]:
     """Write what the job leaves behind as it stands; what is where."""
+    from producers.backfill.destinations import Destination
     from producers.backfill.outputs import write_output, write_rejects, write_whole
 
     folder = _folder(options["source"])
     files: dict[str, str] = {}
     if report.ended == "done" and not plan.into_ledger:
-        write_output(Path(options["out"]), job.answered())
-        files["output"] = options["out"]
+        out = Destination.of(options["out"])
+        write_output(out, job.answered(), scratch=job.path.parent)
+        files["output"] = str(out.place)
     if report.ended == "done" and (report.rejected or report.failed):
         files["rejects"] = str(folder / f"{job.name}.rejects.jsonl")
         write_rejects(Path(files["rejects"]), job.refused())
@@ -403,7 +405,7 @@ def _files(
 
 def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
     """What the options and settings say, checked as a worker would check it."""
-    from producers.backfill.outputs import output_format
+    from producers.backfill.destinations import Destination
     from producers.backfill.pace import Hours, Limits
     from producers.backfill.question import Question
     from producers.backfill.runner import Plan, Sizes
@@ -426,7 +428,7 @@ def _plan(loaded: "Loaded", options: dict[str, Any], job: str) -> "Plan":
         raise click.UsageError(str(e)) from None
     if options["out"] != "ledger":
         try:
-            output_format(Path(options["out"]))
+            Destination.of(options["out"])
         except OutputRefused as e:
             raise click.UsageError(f"--out: {e}") from None
     own = settings.backfill

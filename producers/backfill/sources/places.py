@@ -19,7 +19,11 @@ HEAD_BYTES: Final = 1 << 20
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
-_BACKENDS: Final = {"s3": "s3fs", "oss": "ossfs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+BACKENDS: Final = {
+    "s3": "s3fs", "s3a": "s3fs", "oss": "ossfs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs",
+    "az": "adlfs",
+}  # fmt: skip
+"""What fsspec needs for each kind of store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +96,7 @@ def _remote(place: Place) -> io.BufferedIOBase:
     try:
         opened = fsspec.open(place.spec, "rb").open()
     except ImportError as e:
-        backend = _BACKENDS.get(scheme, f"what fsspec asks for: {e}")
+        backend = BACKENDS.get(scheme, f"what fsspec asks for: {e}")
         raise SourceRefused(f"{place}: {scheme}:// needs {backend}; install it beside tagmill[remote]") from e
     except Exception as e:  # each store has errors of its own
         raise SourceRefused(f"{place}: cannot be opened: {type(e).__name__}") from e
