@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
+from tagging.documents import DEFAULT_SOURCE
 from tagmill.commands.enqueue import split_labels
 
 if TYPE_CHECKING:
@@ -54,38 +55,60 @@ def command() -> None:
     """
 
 
-@command.command(_RUN)
+@command.command(_RUN, short_help="Tag every row of a file or table.")
 @click.argument("source")
-@click.option("-l", "--labels", default="", help="Comma-separated, Chinese commas too.")
-@click.option("-S", "--label-set", default="", help="Name of a label set.")
+@click.option("-l", "--labels", metavar="A,B", default="", help="Labels; Chinese commas will do.")
+@click.option("-S", "--label-set", metavar="NAME", default="", help="A label set instead of labels.")
 @click.option("--multi-label", is_flag=True, help="Score each label by itself, whatever the label set says.")
 @click.option("--template", default="", help="Hypothesis with one {}. Default: the label set's, then the model's.")
-@click.option("--model", default="", help="Refuse workers that serve another one.")
+@click.option("--model", metavar="NAME", default="", help="Refuse workers that serve another one.")
 @click.option(
-    "--out", default="ledger", show_default=True, help="PATH that ends in .jsonl, .csv or .parquet, or ledger."
+    "--out",
+    metavar="PATH",
+    default="ledger",
+    show_default=True,
+    help="Name in .jsonl, .csv or .parquet, the first two with .gz as well; also s3:// and the like; or ledger.",
 )
-@click.option("--write-back", is_flag=True, help="Also to the tickets: of rows whose source is an account.")
-@click.option("--job", "name", default="", help="Name of the job. Default: that of SOURCE and the label set.")
-@click.option("--source-name", default="", help="System that the rows come from, where they do not say.")
-@click.option("--format", "file_format", help="csv, tsv, jsonl or parquet. Default: told from the name.")
-@click.option("--encoding", help="Default: told from the first MiB, UTF-8 or GB 18030.")
-@click.option("--table", help="Of a database.")
-@click.option("--query", help="Of a database, instead of a table.")
-@click.option("--key", help="Column that each row of table or query has to itself. Default: the primary key.")
-@click.option("--text-column", help="Default: text, content, body, description and the like.")
-@click.option("--ref-column", help="Default: ref, id or ticket_id; '' for none.")
-@click.option("--revision-column", help="Default: revision; '' for none.")
-@click.option("--kind-column", help="Default: kind; '' for none.")
+@click.option("--write-back", is_flag=True, help="Beside the ledger also to the tickets, where a source is an account.")
+@click.option("--job", "name", metavar="NAME", default="", help="Default: made of SOURCE and the label set.")
+@click.option(
+    "--source-name",
+    metavar="NAME",
+    default="",
+    help=f"System that the rows come from, where they do not say. Default: {DEFAULT_SOURCE}.",
+)
+@click.option(
+    "--format", "file_format", metavar="NAME", help="csv, tsv, jsonl or parquet. Default: by name or content."
+)
+@click.option("--encoding", metavar="NAME", help="Default: told from the first MiB, UTF-8 or GB 18030.")
+@click.option("--table", metavar="NAME", help="Of a database.")
+@click.option("--query", metavar="SQL", help="Of a database, instead of a table.")
+@click.option("--key", metavar="COLUMN", help="That no two rows of table or query share. Default: the primary key.")
+@click.option("--text-column", metavar="COLUMN", help="Default: text, content, body, description and the like.")
+@click.option("--ref-column", metavar="COLUMN", help="Default: ref, id or ticket_id; '' for none.")
+@click.option("--revision-column", metavar="COLUMN", help="Default: revision; '' for none.")
+@click.option("--kind-column", metavar="COLUMN", help="Default: kind; '' for none.")
 @click.option("--again", is_flag=True, help="Ask also where an answer of this model stands: it was replaced.")
 @click.option("--relabel", is_flag=True, help="Labels changed: compute only those that the ledger has no logits of.")
-@click.option("--max-rate", type=click.FloatRange(0, min_open=True), help="Texts a second.")
-@click.option("--between", default="", help="Send only in these hours of local time, such as 22:00-06:00.")
+@click.option("--max-rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Texts a second at most.")
+@click.option("--between", metavar="HOURS", default="", help="Send only in these, in local time: 22:00-06:00.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to, from the answers to a sample.")
-@click.option("--sample", type=click.IntRange(1), default=200, show_default=True, help="Rows of it, with --dry-run.")
 @click.option(
-    "--report", "report_path", type=Path, help="The report goes to PATH.md and PATH.json. Default: JOB.report."
+    "--sample",
+    metavar="N",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Rows that a dry run has answered.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.option(
+    "--report",
+    "report_path",
+    metavar="PATH",
+    type=Path,
+    help="The report goes to PATH.md and PATH.json. Default: JOB.report beside SOURCE.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def run(
     name: str, dry_run: bool, sample: int, report_path: Path | None, as_json: bool, quiet: bool, **options: Any
@@ -95,9 +118,14 @@ def run(
     SOURCE is a file of CSV, TSV, JSON lines or Parquet, gzipped or not; - for standard input; a URL such as
     s3://bucket/tickets.csv; or that of a database, with --table or --query.
 
-    Beside SOURCE, or here where it is in no folder that can be written to, the report is left as JOB.report.md and
-    .json, and rows without an answer as JOB.rejects.jsonl, which can be a SOURCE. Exit codes: 0 every row has an
-    answer, 1 some have none or the job was paused, 2 usage, 3 broker unreachable: the same command goes on.
+    Beside it, or in this folder where it lies in none that can be written to, are left JOB.report.md and
+    JOB.report.json, and the rows without an answer as JOB.rejects.jsonl, which can be a SOURCE.
+
+    \b
+    Exit codes: 0 every row has an answer
+                1 some have none, or the job was paused or cancelled
+                2 wrong usage
+                3 the broker cannot be reached; the same command goes on
     """
     from producers.backfill.job import JobFile
     from tagging.settings import load
@@ -118,7 +146,7 @@ _PACE: Final = ("max_rate", "between")
 """What may differ from run to run of the same job."""
 
 
-@command.command()
+@command.command(short_help="Go on with a job.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -132,7 +160,7 @@ def resume(name: str, as_json: bool, quiet: bool) -> None:
         _run(loaded, job, _source(options), options, spec=spec, report_path=None, as_json=as_json, quiet=quiet)
 
 
-@command.command("list")
+@command.command("list", short_help="List the jobs and how far each is.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(as_json: bool) -> None:
     """List the jobs and how far each is."""
@@ -148,7 +176,7 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps(row) if as_json else f"{name}  {state}  {done:,} of {counted(counts.read, 'row')} read")
 
 
-@command.command()
+@command.command(short_help="Say how far a job is and what it came to.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(name: str, as_json: bool) -> None:
@@ -164,21 +192,21 @@ def status(name: str, as_json: bool) -> None:
     )
 
 
-@command.command()
+@command.command(short_help="Stop a job until it is resumed.")
 @click.argument("name")
 def pause(name: str) -> None:
     """Stop whoever runs the job of this NAME; what is on the queue is still tagged, and kept when it is resumed."""
     _wish(name, "pause", "whoever runs it stops at its next step; `tagmill backfill resume` goes on")
 
 
-@command.command()
+@command.command(short_help="End a job for good.")
 @click.argument("name")
 def cancel(name: str) -> None:
     """End the job of this NAME for good; what is tagged stays, until `undo`."""
     _wish(name, "cancel", "whoever runs it stops at its next step, and it is not run again")
 
 
-@command.command()
+@command.command(short_help="Take back what a job wrote.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def undo(name: str, as_json: bool) -> None:

@@ -34,6 +34,16 @@ def test_every_command_explains_itself(tagmill, name):
     assert "Usage:" in done.out
 
 
+@pytest.mark.parametrize("name", ["", "run", "list", "status", "pause", "resume", "cancel", "undo"])
+def test_the_help_of_backfills_fits_into_eighty_columns_and_says_something_about_each_option(tagmill, name):
+    narrow = Tagmill(tagmill.folder, {**tagmill.environ, "COLUMNS": "80"})
+    said = narrow("backfill", *filter(None, [name]), "--help").out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "..." not in said.replace("[ARGS]...", "")
+    alone = [line for line in said.partition("Options:")[2].splitlines() if line.startswith("  -")]
+    assert all("  " in line.strip() for line in alone), alone
+
+
 def test_wrong_settings_are_reported_together_with_exit_code_2(tagmill):
     wrong = {**tagmill.environ, "TAGMILL_BROKER__PREFETCH": "4", "TAGMILL_NO__SUCH": "1"}
     done = Tagmill(tagmill.folder, wrong)("config", "show")
