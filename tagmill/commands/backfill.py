@@ -403,7 +403,8 @@ def _run(
     if as_json:
         click.echo(json.dumps({**report.to_dict(), "files": files}, ensure_ascii=False))
     else:
-        click.echo("\n".join([*report.summary(), *(f"{what}: {path}" for what, path in files.items())]))
+        left = [f"{what}: {path}" for what, path in files.items() if what != "report_json"]
+        click.echo("\n".join([*report.summary(), *left]))
     sys.exit(report.exit_code)
 
 

@@ -79,6 +79,29 @@ def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk)
     assert rows[3]["scores"] == rows[4]["scores"]
     assert all(row["labels"] == list(LABELS) for row in rows)
     assert CANARY not in done.err
+    assert report["files"] == {
+        "output": "order.out.jsonl",
+        "report": str(desk.path("order-labels.report.md")),
+        "report_json": str(desk.path("order-labels.report.json")),
+    }
+    left = json.loads(desk.path("order-labels.report.json").read_text(encoding="utf-8"))
+    assert left == {name: value for name, value in report.items() if name != "files"}
+    assert desk.path("order-labels.report.md").read_text(encoding="utf-8").startswith("# Backfill order-labels: done")
+
+
+def test_its_summary_is_all_that_people_see_unless_they_ask_for_more(desk: Desk) -> None:
+    source = desk.source("summary", 10)
+    done = desk(str(source), "-l", ",".join(LABELS), "--out", "s.csv.gz", "--report", "s.md", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    said = done.out.splitlines()
+    assert said[0].startswith("summary-labels: done after ")
+    assert said[1:3] == [
+        "10 rows = 10 tagged + 0 cached + 0 rejected + 0 failed", "20 pairs: same text 20 %, computed 80 %",
+    ]  # fmt: skip
+    assert said[-2:] == ["output: s.csv.gz", "report: s.md"]
+    assert desk.path("s.json").exists()
+    status = desk("status", "summary-labels")
+    assert (status.out.splitlines()[0], status.out.splitlines()[1:4]) == ("summary-labels: done", said[1:4])
 
 
 TEN = [f"label {i}" for i in range(10)]

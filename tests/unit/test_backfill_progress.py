@@ -131,6 +131,7 @@ def big(path: Path) -> Path:
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
 def test_of_a_file_the_bytes_say_how_much_of_it_was_read(tmp_path, name):
     source = open_source(str(big(tmp_path / name)))
+    assert source.extent() == Extent(), "one record was tried, and reading has not begun"
     records = source.records()
     for _ in range(3_000):
         next(records)

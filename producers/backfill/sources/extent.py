@@ -29,6 +29,7 @@ class Reading:
         self._rows: int | None = None
         self._size = 0
         self._position: Callable[[], int] | None = None
+        self._is_ended = False
 
     def has(self, rows: int | None) -> None:
         """The source says how many rows it has, or cannot."""
@@ -37,9 +38,14 @@ class Reading:
 
     def follow(self, stream: io.BufferedIOBase) -> None:
         """These are its bytes, not decompressed; a pipe, which has no size, is not followed."""
+        self._is_ended = False
         if stream.seekable():
             self._size = _size(stream)
             self._position = stream.tell
+
+    def end(self) -> None:
+        """All of it was read."""
+        self._is_ended = True
 
     def extent(self) -> Extent:
         """As it is now."""
@@ -47,8 +53,8 @@ class Reading:
             return Extent(rows=self._rows)
         try:
             return Extent(share=min(1.0, self._position() / self._size))
-        except ValueError:  # it was closed, at its end
-            return Extent(share=1.0)
+        except ValueError:  # it was closed, at its end or long before
+            return Extent(share=1.0 if self._is_ended else None)
 
 
 def _size(stream: io.BufferedIOBase) -> int:

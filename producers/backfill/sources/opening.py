@@ -140,6 +140,7 @@ class FileSource:
         with self.place.opened() as content:
             try:
                 yield from self._read(content, after)
+                self.reading.end()
             except (OSError, EOFError, zlib.error) as e:
                 raise SourceBroken(f"{self.name}: reading stopped: {type(e).__name__}: {e}") from e
 
