@@ -144,6 +144,7 @@ class Runner:
         self._watch = watch
         self._pause = pause
         self._records = source.records(after=job.cursor)
+        self._taken: list[Record] = []
         self.progress = Progress(
             labels=len(plan.question.labels), before=job.rows, waiting_rows=job.waiting_rows(), is_read=job.is_read
         )
@@ -202,7 +203,8 @@ class Runner:
 
     def _read(self) -> None:
         """One window, in one transaction."""
-        records = list(islice(self._records, self._plan.sizes.window))
+        # What was taken and could not be kept, since the ledger was away, is taken again.
+        self._taken = records = self._taken or list(islice(self._records, self._plan.sizes.window))
         rejected = [one for one in records if isinstance(one, Rejected)]
         rows: list[tuple[Row, str]] = []
         items: dict[str, Item] = {}
@@ -229,6 +231,7 @@ class Runner:
         )
         cursor = self._job.cursor
         self._job.add(window)
+        self._taken = []
         self.progress.was_read(window, self._job.waiting_rows(after=cursor))
 
     def _item(self, row: Row) -> Item:

@@ -248,10 +248,12 @@ def _taking_off(loaded: "Loaded", job: "JobFile", ledgers: "Ledgers") -> Callabl
     def take_off() -> dict[str, int]:
         write_backs = WriteBackLedger(ledgers.database)
         withdrawn, own = withdraw(job, write_backs, now=datetime.now(UTC))
-        done = list(take_off_tickets(own, ledger=write_backs, connections=connections))
+        done = []
+        for one in take_off_tickets(own, ledger=write_backs, connections=connections):
+            done.append(one)
+            told = one.error or ", ".join(one.tags) or "nothing left of ours"
+            click.echo(f"{one.account}  {one.ticket}  {told}", err=True)
         failed = [one for one in done if one.error is not None]
-        for one in failed:
-            click.echo(f"{one.account}  {one.ticket}  {one.error}", err=True)
         return {
             "withdrawn": withdrawn,
             "taken_off": sum(len(one.tags) for one in done),

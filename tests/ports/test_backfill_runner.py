@@ -19,7 +19,7 @@ from producers.backfill.pace import Limits
 from producers.backfill.question import Question
 from producers.backfill.rows import Record, Rejected, Row
 from producers.backfill.runner import Plan, Runner, Sizes
-from tagging.errors import BrokerUnreachable
+from tagging.errors import BrokerUnreachable, StoreUnavailable
 from tagging.settings import IntakeSettings
 
 LIMITS = Limits(in_flight=2, live_waiting_high=10, live_waiting_low=1, live_age_s=60.0)
@@ -263,6 +263,21 @@ def test_a_source_is_read_on_from_where_it_was_left(desk: Desk) -> None:
     assert desk.job.cursor == 4
     desk.restarted().run()
     assert desk.job.counts().read == 7
+
+
+def test_a_ledger_that_is_away_for_a_moment_costs_no_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, failures = desk.tags.standing, [StoreUnavailable("away")] * 2
+
+    def flickering(documents: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return standing(documents)
+
+    monkeypatch.setattr(desk.tags, "standing", flickering)
+    runner = desk.restarted(patience_s=1000.0)
+    assert runner.run() == "done"
+    assert (desk.job.counts().read, desk.job.counts().tagged) == (7, 4)
+    assert runner.progress.waits_for != "the ledger is away"
 
 
 def test_a_broker_that_is_not_there_at_first_ends_the_run(desk: Desk) -> None:
