@@ -281,8 +281,11 @@ def _existing(name: str) -> Iterator[tuple["Loaded", "JobFile"]]:
 
 
 def _state(job: "JobFile") -> str:
+    """How the job ended, or what somebody wishes of it, or that it is open."""
     ended = job.fact("ended") or "open"
-    return ended if ended != "open" else {"pause": "paused", "cancel": "cancelled"}.get(job.wish, ended)
+    if ended in ("done", "undone"):
+        return ended
+    return {"pause": "paused", "cancel": "cancelled"}.get(job.wish, ended)
 
 
 def _rehearse(

@@ -231,7 +231,7 @@ def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> Non
     assert done.code == 0, done.err
     assert (done.rows[0]["read"], done.rows[0]["open"]) == (60, 0)
     assert [row["n"] for row in lines(desk.path("paused.out.jsonl"))] == list(range(60))
-    assert "paused" in {row["job"] for row in desk("list", "--json").rows}
+    assert {row["job"]: row["state"] for row in desk("list", "--json").rows}["paused"] == "done"
 
 
 def _reached(desk: Desk, name: str, answered: int, process: "subprocess.Popen[bytes]") -> bool:
