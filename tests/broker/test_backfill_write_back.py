@@ -44,7 +44,7 @@ class Desk:
 
     def labels(self) -> dict[str, int]:
         """How many labels each issue carries."""
-        return {issue: len(labels) for issue, labels in self.octo.labels.items() if labels}
+        return {issue: len(labels) for issue, labels in list(self.octo.labels.items()) if labels}
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ class Desk:
         """The tickets of which an order is done."""
         return {
             row.ref or ""
-            for n in self.octo.labels
+            for n in list(self.octo.labels)  # the server adds to it
             for row in self.intake.by_ref(n, "desk")
             if row.task == WRITE_BACK and row.state == "done"
         }
