@@ -25,7 +25,7 @@ from producers.plan import pause_s
 from producers.relay import deliver
 from tagging.answers import Answer
 from tagging.documents import Document
-from tagging.errors import BrokerUnreachable, StoreUnavailable
+from tagging.errors import BrokerUnreachable, SourceBroken, StoreUnavailable
 from tagging.messages import WriteBack
 from tagging.names import LIVE_QUEUES, QUEUE_BULK, TAG_MANY
 from tagging.settings import IntakeSettings
@@ -145,6 +145,7 @@ class Runner:
         self._pause = pause
         self._records = source.records(after=job.cursor)
         self._taken: list[Record] = []
+        self._broken: SourceBroken | None = None
         self.progress = Progress(
             labels=len(plan.question.labels), before=job.rows, waiting_rows=job.waiting_rows(), is_read=job.is_read
         )
@@ -203,8 +204,7 @@ class Runner:
 
     def _read(self) -> None:
         """One window, in one transaction."""
-        # What was taken and could not be kept, since the ledger was away, is taken again.
-        self._taken = records = self._taken or list(islice(self._records, self._plan.sizes.window))
+        records = self._take()
         rejected = [one for one in records if isinstance(one, Rejected)]
         rows: list[tuple[Row, str]] = []
         items: dict[str, Item] = {}
@@ -227,12 +227,31 @@ class Runner:
             known={item.id: (item, known[item.id]) for item in new if item.id in known},
             chunks=cut(open_, most=sizes.items, max_chars=sizes.chars),
             before=before,
-            last=len(records) < sizes.window,
+            last=len(records) < sizes.window and self._broken is None,
         )
         cursor = self._job.cursor
         self._job.add(window)
         self._taken = []
         self.progress.was_read(window, self._job.waiting_rows(after=cursor))
+
+    def _take(self) -> list[Record]:
+        """The records of the next window; or those of the last one, where the ledger was away and they were not kept.
+
+        Raises:
+            SourceBroken: Nothing more can be read; what could be was taken before.
+        """
+        if self._taken:
+            return self._taken
+        if self._broken is not None:
+            raise self._broken
+        try:
+            for record in islice(self._records, self._plan.sizes.window):
+                self._taken.append(record)  # one by one: what came before a break counts
+        except SourceBroken as e:
+            if not self._taken:
+                raise
+            self._broken = e
+        return self._taken
 
     def _item(self, row: Row) -> Item:
         plan = self._plan

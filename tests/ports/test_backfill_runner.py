@@ -19,7 +19,7 @@ from producers.backfill.pace import Limits
 from producers.backfill.question import Question
 from producers.backfill.rows import Record, Rejected, Row
 from producers.backfill.runner import Plan, Runner, Sizes
-from tagging.errors import BrokerUnreachable, StoreUnavailable
+from tagging.errors import BrokerUnreachable, SourceBroken, StoreUnavailable
 from tagging.settings import IntakeSettings
 
 LIMITS = Limits(in_flight=2, live_waiting_high=10, live_waiting_low=1, live_age_s=60.0)
@@ -278,6 +278,27 @@ def test_a_ledger_that_is_away_for_a_moment_costs_no_row(desk: Desk, monkeypatch
     assert runner.run() == "done"
     assert (desk.job.counts().read, desk.job.counts().tagged) == (7, 4)
     assert runner.progress.waits_for != "the ledger is away"
+
+
+def test_a_source_that_breaks_ends_the_run_after_the_rows_before_it_and_goes_on_once_it_is_mended(desk: Desk) -> None:
+    whole = Rows("a", "b", "c", "d", "e", "f")
+
+    class CutOff(Rows):
+        def records(self, *, after: int = 0) -> Iterator[Record]:
+            for record in whole.records(after=after):
+                if record.number > 5:
+                    raise SourceBroken("cut off")
+                yield record
+
+    desk.source = CutOff()
+    with pytest.raises(SourceBroken, match="cut off"):
+        desk.restarted().run()
+    assert (desk.job.counts().read, desk.job.is_read) == (5, False)
+    with pytest.raises(SourceBroken, match="cut off"):
+        desk.restarted().run()
+    desk.source = whole
+    assert desk.restarted().run() == "done"
+    assert (desk.job.counts().read, desk.job.counts().tagged) == (6, 6)
 
 
 def test_a_broker_that_is_not_there_at_first_ends_the_run(desk: Desk) -> None:
