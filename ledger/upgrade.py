@@ -1,4 +1,9 @@
-"""Brings a database to the schema of this version."""
+"""Brings a database to the schema of this version, or finds that a newer version has been here.
+
+A schema's number is its series and its place in it: 0005 is the fifth of series 00. Within a series migrations only
+add, so that programs of an earlier version go on, and may be started, while others of the next one are there already.
+What an earlier program could not work with begins the next series, 0101. ADR-0021.
+"""
 
 from pathlib import Path
 from threading import Lock
@@ -9,7 +14,6 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 
 from ledger.database import Database, open_database
 from tagging.errors import SettingsError
@@ -17,25 +21,44 @@ from tagging.errors import SettingsError
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 7_382_214_916  # any number of our own: who holds it on PostgreSQL may migrate
 _LOCK_TIMEOUT_S: Final = 30
+_SERIES_DIGITS: Final = 2
+_REMEDY: Final = "start the newer version"
 _alembic = Lock()  # its environment is one for the whole process
 
 
-def upgrade(url: str) -> None:
-    """Migrate the database at this URL to the newest schema; nothing happens where it is there already.
+def upgrade(url: str) -> str:
+    """Migrate the database at this URL to the newest schema; nothing happens where it is there already, or further.
 
     Several processes may do so at once: one migrates, the others wait for it and find nothing to do.
 
+    Returns:
+        The database's schema where it is newer than any that this version knows, and of the same series; else nothing.
+
     Raises:
-        SettingsError: The URL is wrong, or a newer version of this program migrated the database.
+        SettingsError: The URL is wrong, or a newer version of this program began another series of schemas.
         StoreUnavailable: The database failed; its schema is as it was.
     """
     database = open_database(url)
     try:
         with _alembic, database.writing() as connection:
             _lock(connection)
-            _migrate(database, connection)
+            return _migrate(database, connection)
     finally:
         database.close()
+
+
+def refuse_newer(database: Database) -> None:
+    """Return where this version knows every table: what has to leave none out asks first.
+
+    Raises:
+        SettingsError: A newer version of this program migrated the database.
+        StoreUnavailable: The database failed.
+    """
+    with database.transaction() as connection:
+        if newer := _newer(connection, ScriptDirectory.from_config(_config())):
+            raise SettingsError(
+                [f"{database}: its schema {newer} has tables that this version does not know; {_REMEDY}"]
+            )
 
 
 def _lock(connection: sa.Connection) -> None:
@@ -46,19 +69,33 @@ def _lock(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
-def _migrate(database: Database, connection: sa.Connection) -> None:
+def _migrate(database: Database, connection: sa.Connection) -> str:
+    config = _config()
+    scripts = ScriptDirectory.from_config(config)
+    newest = scripts.get_current_head() or ""
+    newer = _newer(connection, scripts)
+    if not newer:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    elif _series(newer) != _series(newest):
+        raise SettingsError(
+            [f"{database}: its schema {newer} is newer than this version can work with ({newest}); {_REMEDY}"]
+        )
+    return newer
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    _refuse_newer(database, connection, ScriptDirectory.from_config(config))
-    command.upgrade(config, "head")
+    return config
 
 
-def _refuse_newer(database: Database, connection: sa.Connection, scripts: ScriptDirectory) -> None:
-    for revision in MigrationContext.configure(connection).get_current_heads():
-        try:
-            scripts.get_revision(revision)
-        except CommandError as e:
-            raise SettingsError(
-                [f"{database}: its schema {revision} is newer than this version knows; start the newer version"]
-            ) from e
+def _newer(connection: sa.Connection, scripts: ScriptDirectory) -> str:
+    """The database's schema where this version does not know it; otherwise empty."""
+    known = {script.revision for script in scripts.walk_revisions()}
+    found = MigrationContext.configure(connection).get_current_heads()
+    return next((revision for revision in found if revision not in known), "")
+
+
+def _series(revision: str) -> str:
+    return revision[:_SERIES_DIGITS]

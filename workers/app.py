@@ -110,7 +110,8 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         from ledger.upgrade import upgrade
         from workers.stores.ledger_store import LedgerDeadLetters, LedgerTagStore
 
-        upgrade(self.settings.ledger.url)
+        if newer := upgrade(self.settings.ledger.url):
+            log.warning("ledger.newer", schema=newer)
         database = open_database(self.settings.ledger.url)
         self._dead_letters = LedgerDeadLetters(DeadLedger(database), meter=self.meter)
         self._crashes = CrashLedger(database)

@@ -61,7 +61,8 @@ def make_app(loaded: Loaded, *, broker: Broker | None = None, waiters: Waiters |
         StoreUnavailable: The ledger cannot be opened.
     """
     settings = loaded.settings
-    upgrade(settings.ledger.url)
+    if newer := upgrade(settings.ledger.url):
+        log.warning("ledger.newer", schema=newer)
     database = open_database(settings.ledger.url)
     intake = Intake(database)
     waiters = waiters or _waiters(settings, intake)

@@ -27,6 +27,7 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
     there expires by itself.
     """
     from ledger.erasure import Eraser
+    from ledger.upgrade import refuse_newer
     from tagging.documents import Document
     from tagmill.ledgers import open_ledgers
 
@@ -34,6 +35,7 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
     if not yes:
         click.confirm(f"erase {source}/{ref} for good?", abort=True)
     with open_ledgers(settings) as ledgers:
+        refuse_newer(ledgers.database)  # its tables may hold the document too
         eraser = Eraser(ledgers.database)
         erased = [eraser.erase(Document(source, ref, kind)) for kind in ([kind] if kind else ["ticket", "comment"])]
     failures: list[str] = []

@@ -19,6 +19,7 @@ from typing import Any
 
 import redis
 
+from ledger.upgrade import upgrade
 from producers.publisher import Publisher
 from tagging.errors import BrokerUnreachable
 from tagging.names import QUEUE_OF_TASK, TAG_TICKET
@@ -69,11 +70,11 @@ def site_on(
 class Trial:
     """One run of one fault on one site."""
 
-    def __init__(self, site: Site, *, name: str, seed: int = SEED) -> None:
+    def __init__(self, site: Site, *, name: str, seed: int = SEED, migrate: Callable[[str], object] = upgrade) -> None:
         self.site = site
         self.name = name
         self.seed = seed
-        self.witness = Witness(site.settings.ledger.url)
+        self.witness = Witness(site.settings.ledger.url, migrate=migrate)
         self.refs: dict[str, str] = {}
         """Of each accepted task id."""
         self.workers: list[Worker] = []
@@ -83,12 +84,15 @@ class Trial:
 
     # What happens
 
-    def accept(self, n: int, *, text: Callable[[int], str] = lambda i: f"text {i}", prefix: str = "F") -> list[str]:
-        """Publish so many tickets, each a document of its own; their ids."""
+    def accept(
+        self, n: int, *, text: Callable[[int], str] = lambda i: f"text {i}", prefix: str = "F", **fields: object
+    ) -> list[str]:
+        """Publish so many tickets, each a document of its own and with these fields; their ids."""
         first = len(self.refs)
         refs = [f"{prefix}-{first + i}" for i in range(n)]
         ids = [f"{self.name}-{ref}" for ref in refs]
-        bodies = [{"text": text(i), "labels": list(LABELS), "ref": ref} for i, ref in enumerate(refs)]
+        asked = fields if "label_set" in fields else {"labels": list(LABELS), **fields}
+        bodies = [{"text": text(i), "ref": ref, **asked} for i, ref in enumerate(refs)]
         messages = [(TAG_TICKET, body, id_) for body, id_ in zip(bodies, ids, strict=True)]
         wait_until("the broker has taken them", lambda: self._published(messages), timeout_s=SETTLE_S, every_s=0.2)
         self.accepted(zip(ids, refs, strict=True))
@@ -105,11 +109,20 @@ class Trial:
         url = {} if through is None else {"broker__url": through}
         return self._known(self.site.worker(name=name, **{**QUICK_TO_RECOVER, **url, **settings}))
 
-    def stock_worker(self, *, name: str = "stock@tests", through: str | None = None) -> Worker:
+    def stock_worker(
+        self,
+        *,
+        name: str = "stock@tests",
+        through: str | None = None,
+        task_s: float = 0.0,
+        visibility_s: float = VISIBILITY_S,
+    ) -> Worker:
         """A worker of plain Celery on the same queues, not started."""
         environ = {
             "TAGMILL_BROKER__URL": through or self.site.settings.broker.url,
             "STOCK_LEDGER": str(self.site.folder / "ledger.db"),
+            "STOCK_TASK_S": str(task_s),
+            "STOCK_VISIBILITY_S": str(visibility_s),
         }
         arguments = ("--pool", "solo", "--loglevel", "info", "--without-mingle", "--without-gossip")
         return self._known(

@@ -1,7 +1,7 @@
 """Sees each write that takes effect on the tags, at the database itself, and so counts what was lost or done twice."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,8 +30,8 @@ class Witness:
     A plain Celery worker in a control run notes its effects in the same table by itself.
     """
 
-    def __init__(self, url: str) -> None:
-        upgrade(url)
+    def __init__(self, url: str, *, migrate: Callable[[str], object] = upgrade) -> None:
+        migrate(url)
         parsed = sa.make_url(url)
         driver = {"postgresql": "postgresql+psycopg"}.get(parsed.drivername, parsed.drivername)
         # No pool: a connection that outlives a fault of the database would fail the next look at it.

@@ -89,7 +89,8 @@ class WriteBackApp(Celery):  # type: ignore[misc]  # celery ships no types
     @property
     def _opened(self) -> Database:
         if self._database is None:
-            upgrade(self.settings.ledger.url)
+            if newer := upgrade(self.settings.ledger.url):
+                log.warning("ledger.newer", schema=newer)
             self._database = open_database(self.settings.ledger.url)
         return self._database
 
