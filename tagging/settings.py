@@ -57,6 +57,12 @@ class BrokerSettings(_Section):
         (), description="Start on a broker that may lose messages: eviction, no-aof, classic-queue."
     )
     heartbeat_s: int = Field(10, ge=0, description="RabbitMQ: seconds between heartbeats.")
+    tls_ca_file: str = Field(
+        "", description="amqps://: file of the authorities that are trusted. Empty: those of the system."
+    )
+    tls_server_name: str = Field(
+        "", description="amqps://: the name that the certificate must bear. Empty: the host in broker.url."
+    )
 
 
 class ResultsSettings(_Section):
@@ -511,6 +517,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
             f"for {s.batching.drain_s:g} s more (batching.drain_s): they would come back while it finishes them.\n"
             f"    Set broker.visibility_timeout_s to {least_s:.0f} or more."
         )
+    yield from _tls_disagreements(s)
     yield from _intake_disagreements(s)
     yield from _http_disagreements(s)
     yield from _write_back_disagreements(s)
@@ -530,6 +537,21 @@ def _broker_disagreements(s: Settings) -> Iterator[str]:
         yield f"broker.url: {' and '.join(sorted(schemes))} together; all hosts must be of one kind"
     if (SENTINEL in schemes) != bool(s.broker.sentinel_master):
         yield "broker.sentinel_master: name the master that Sentinel watches, with a sentinel:// URL and with no other"
+
+
+def _tls_disagreements(s: Settings) -> Iterator[str]:
+    urls, file = [urlsplit(url) for url in s.broker.url.split(";")], s.broker.tls_ca_file
+    if urls[0].scheme != "amqps":
+        for name in ("tls_ca_file", "tls_server_name"):
+            if getattr(s.broker, name):
+                yield f"broker.{name} is for amqps://, but broker.url is {urls[0].scheme}://: nothing would be guarded"
+        return
+    if any("ssl_" in url.query for url in urls):
+        yield "broker.url: amqps:// takes no ssl_ options; set broker.tls_ca_file, broker.tls_server_name"
+    if len({url.hostname for url in urls}) > 1 and not s.broker.tls_server_name:
+        yield "broker.tls_server_name: set it to a name that the certificates of all hosts in broker.url bear"
+    if file and not Path(file).is_file():
+        yield f"broker.tls_ca_file: there is no file {file}; expected certificates of authorities, as PEM"
 
 
 def _http_disagreements(s: Settings) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """How both halves talk to the broker: Celery settings that producers and workers must agree on, as plain values."""
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tagging.names import QUEUE_DEAD, QUEUE_OF_TASK
 from tagging.settings import Settings
@@ -30,6 +31,7 @@ def celery_settings(settings: Settings, *, patience_s: int, held_in: str = "unac
     """
     return {
         "broker_url": settings.broker.url,
+        "broker_use_ssl": tls_options(settings) or False,
         "broker_transport_options": transport_options(settings, patience_s=patience_s, held_in=held_in),
         "broker_heartbeat": settings.broker.heartbeat_s or None,
         "broker_connection_retry_on_startup": True,
@@ -72,6 +74,20 @@ def transport_options(settings: Settings, *, patience_s: int, held_in: str = "un
 def _sentinel_options(settings: Settings) -> dict[str, Any]:
     limits = {"socket_timeout": WORKER_PATIENCE_S, "socket_connect_timeout": WORKER_PATIENCE_S}
     return {"master_name": settings.broker.sentinel_master, "sentinel_kwargs": limits}
+
+
+def tls_options(settings: Settings) -> dict[str, str]:
+    """How the certificate of an ``amqps://`` broker is checked; empty for others, whose URL says all of it.
+
+    Without a name py-amqp takes the certificate of any server that a trusted authority has signed one for.
+    """
+    url = urlsplit(settings.broker.url)
+    if url.scheme != "amqps":
+        return {}
+    options = {"server_hostname": settings.broker.tls_server_name or url.hostname or "localhost"}
+    if settings.broker.tls_ca_file:
+        options["ca_certs"] = settings.broker.tls_ca_file
+    return options
 
 
 def exchange_type(settings: Settings) -> str:

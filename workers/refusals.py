@@ -27,6 +27,7 @@ from redis.sentinel import Sentinel
 from tagging.errors import BrokerRefused, BrokerUnreachable
 from tagging.names import TAGGING_QUEUES
 from tagging.settings import Settings, Unsafe, mask_url
+from tagging.wiring import tls_options
 
 log = structlog.get_logger()
 
@@ -178,7 +179,12 @@ def _refused_commands(client: redis.Redis) -> Iterator[str]:
 def _look_at_rabbitmq(settings: Settings, queues: Sequence[Queue]) -> Iterator[Refusal]:
     options = {"read_timeout": _TIMEOUT_S, "write_timeout": _TIMEOUT_S}
     try:
-        with Connection(settings.broker.url, connect_timeout=_TIMEOUT_S, transport_options=options) as connection:
+        with Connection(
+            settings.broker.url,
+            ssl=tls_options(settings) or False,
+            connect_timeout=_TIMEOUT_S,
+            transport_options=options,
+        ) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_TIMEOUT_S)
             return iter([refusal for queue in queues if (refusal := _look_at_queue(connection, queue)) is not None])
     except (OperationalError, AMQPError, OSError) as e:

@@ -66,6 +66,16 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
         ({"TAGMILL_BROKER__SENTINEL_MASTER": "m"}, "broker.sentinel_master: name the master"),
         ({"TAGMILL_RESULTS__URL": "sentinel://a"}, "results.url: Sentinel is for broker.url"),
         ({"TAGMILL_CACHE__URL": "sentinel://a"}, "cache.url: use redis://"),
+        (
+            {"TAGMILL_BROKER__TLS_SERVER_NAME": "x"},
+            "broker.tls_server_name is for amqps://, but broker.url is redis://",
+        ),
+        ({"TAGMILL_BROKER__URL": "amqps://x?ssl_cert_reqs=none"}, "broker.url: amqps:// takes no ssl_ options"),
+        ({"TAGMILL_BROKER__URL": "amqps://a;amqps://b"}, "broker.tls_server_name: set it to a name that"),
+        (
+            {"TAGMILL_BROKER__URL": "amqps://x", "TAGMILL_BROKER__TLS_CA_FILE": "/no/such.crt"},
+            "broker.tls_ca_file: there is no file /no/such.crt",
+        ),
         ({"TAGMILL_CACHE__URL": "memcached://x"}, "cache.url: use redis://"),
         ({"TAGMILL_METRICS__PORT": "5555"}, "metrics.port and flower.port are both 5555"),
         ({"TAGMILL_LEDGER__URL": "mysql://x"}, "ledger.url: use sqlite:///file or postgresql://"),
