@@ -60,10 +60,12 @@ class _Link:
 
 
 class Proxy:
-    """Listens on a free port of this machine and passes everything on to a server, until told otherwise."""
+    """Listens on a free port of this machine and passes everything on to a server of it, until told otherwise."""
 
-    def __init__(self, port: int, *, host: str = HOST) -> None:
-        self._target = (host, port)
+    def __init__(self, port: int, *, at: str = HOST) -> None:
+        """Lead to that port; ``at`` is the address to listen on."""
+        self._target = (HOST, port)
+        self._at = at
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._links: set[_Link] = set()
@@ -77,7 +79,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._serve, HOST, 0))
+        self._server = self._do(asyncio.start_server(self._serve, self._at, 0))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -91,7 +93,7 @@ class Proxy:
         """The URL of the server, through this proxy."""
         parts = urlsplit(url)
         userinfo, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{HOST}:{self.port}"))
+        return urlunsplit(parts._replace(netloc=f"{userinfo}{at}{self._at}:{self.port}"))
 
     def lead_to(self, port: int) -> None:
         """Pass new connections on to another server of this machine, as after a failover."""

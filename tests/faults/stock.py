@@ -1,11 +1,13 @@
 """What plain Celery does under the same fault: its own transport and pool, ``acks_late`` and ``reject_on_worker_lost``.
 
 The control of each loss test (row A48): a test in whose control nothing is lost could not have seen any. Its effect is
-one committed row in the table that ``Witness`` reads.
+one committed row in the table that ``Witness`` reads. ``STOCK_TASK_S`` and ``STOCK_VISIBILITY_S`` say how long a task
+takes, and after how long Redis delivers again what is held.
 """
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from typing import Any
 
@@ -15,6 +17,9 @@ from kombu import Exchange, Queue
 from tagging.names import EXCHANGE, TAG_TICKET, TAGGING_QUEUES
 
 ON_REDIS = os.environ["TAGMILL_BROKER__URL"].startswith("redis")
+
+TASK_S = float(os.environ.get("STOCK_TASK_S", "0"))
+VISIBILITY_S = float(os.environ.get("STOCK_VISIBILITY_S", "10"))
 
 QUORUM = {"x-queue-type": "quorum"}
 
@@ -26,7 +31,7 @@ app.conf.update(
     worker_prefetch_multiplier=48,
     broker_connection_retry_on_startup=True,
     broker_transport_options={
-        "visibility_timeout": 10,
+        "visibility_timeout": VISIBILITY_S,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 10,
@@ -50,5 +55,6 @@ app.conf.update(
 @app.task(name=TAG_TICKET)
 def tag_ticket(message: dict[str, Any]) -> None:
     """Note that this document was done."""
+    time.sleep(TASK_S)
     with closing(sqlite3.connect(os.environ["STOCK_LEDGER"], timeout=30)) as database, database:
         database.execute("INSERT INTO effects VALUES (?, ?)", (message["ref"], message.get("revision", 0)))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
+from tagging.names import QUEUE_TICKETS, TAG_TICKET
 from tests.broker.sites import Site
 from tests.faults.desk import Desk
 from tests.faults.proxy import Proxy
@@ -75,17 +77,36 @@ def test_a_full_broker_costs_nothing_and_accepting_goes_on(site: Site, desk: Des
 
 def test_a_publish_that_is_answered_too_late_and_repeated_has_one_effect(site: Site, desk: Desk, proxy: Proxy) -> None:
     trial = Trial(site, name="publish_spike")
-    with desk.relay(through=proxy.url(site.settings.broker.url)), trial.worker().running():
-        desk.accept(trial, 10)
-        desk.wait_until_finished()
-        proxy.hold_reply(bool)  # stored, and the relay does not learn of it before it gives up
-        accepting_s = desk.accept(trial, 40)
-        proxy.wait_for_hits(1)
-        desk.wait_until_said("relay.broker_lost", timeout_s=60)
-        recovery_s = desk.wait_until_finished()
-        desk.wait_until_said("relay.broker_back")
+    with desk.relay(through=proxy.url(site.settings.broker.url)):
+        proxy.hold_reply(answers_a_push)  # stored, and the relay does not learn of it before it gives up
+        accepting_s = desk.accept(trial, 50)
+        desk.wait_until_said("relay.broker_back", timeout_s=60)
+        wait_until("one more is queued than was accepted", lambda: site.queued() > len(trial.refs))
+        with trial.worker().running():
+            recovery_s = desk.wait_until_finished()
+            trial.wait_until_none_is_left()
     fault = trial.report(recovery_s=recovery_s, accepting_s=accepting_s)
     assert (fault.lost, fault.dead, fault.dup_effects) == (0, 0, 0)
+    assert fault.dup_runs, "what was stored twice was delivered twice"
+
+
+def test_control_plain_celery_stores_twice_what_is_answered_too_late(site: Site, proxy: Proxy) -> None:
+    trial = Trial(site, name="publish_spike_stock")
+    with closing(Celery(broker=proxy.url(site.settings.broker.url), set_as_current=False)) as client:
+        client.conf.broker_transport_options = {"socket_timeout": 0.5}
+        for ref in (f"S-{i}" for i in range(10)):
+            proxy.hold_reply(answers_a_push)
+            client.send_task(TAG_TICKET, args=[{"ref": ref}], task_id=ref, queue=QUEUE_TICKETS)
+            trial.accepted([(ref, ref)])
+    with trial.stock_worker().running():
+        trial.wait_until_none_is_left()
+    if trial.report().dup_effects == 0:
+        pytest.fail("void: nothing was stored twice, so the test with an intake could not have seen a second effect")
+
+
+def answers_a_push(reply: bytes) -> bool:
+    """Whether a reply of Redis is the length that LPUSH answers with; that of an empty queue is LLEN's."""
+    return reply.startswith(b":") and reply != b":0\r\n"
 
 
 def test_what_a_lagging_replica_never_had_is_repaired_after_it_took_over(

@@ -1,6 +1,7 @@
 """A PostgreSQL that is gone, slow or killed: nothing is acknowledged, failed or written wrong: rows A6, A18."""
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,12 @@ from producers.publisher import Publisher
 from tagging.names import TAG_TICKET
 from tests.broker.sites import LABELS, Site
 from tests.faults.proxy import Proxy
-from tests.faults.trial import SEED, Trial, site_on, times
+from tests.faults.trial import SEED, Trial, seconds, site_on, times
 from tests.servers import PostgresServer, RedisServer, wait_until
 
 PREFETCH = 48
+DOWN_S = seconds(0, in_a_storm=120)
+"""How much longer than it takes the worker to notice."""
 
 
 @pytest.fixture
@@ -34,6 +37,7 @@ def test_without_its_ledger_a_worker_stops_fetching_and_goes_on_where_it_stopped
         postgres_server.stop()
         ids = trial.accept(times(200))
         wait_until("the worker says so", lambda: len(worker.events("ledger.unavailable")) > 3, timeout_s=30)
+        time.sleep(DOWN_S)  # the fault itself
         assert trial.left()["waiting"] >= len(ids) - PREFETCH, "fetching stopped"
         assert trial.left()["waiting"] + trial.left()["held"] == len(ids), "nothing is acknowledged"
         assert set(pg_site.states(ids)) == {"PENDING"}, "nothing is answered or failed"
@@ -88,7 +92,7 @@ def test_shuffled_duplicates_and_a_killed_ledger_leave_the_newest_revision_of_ea
         postgres_server.kill()
         postgres_server.start()
         recovery_s = trial.wait_for_more()
-        wait_until("nothing is left", lambda: not any(trial.left().values()), timeout_s=60, every_s=0.2)
+        trial.wait_until_none_is_left()
     fault = trial.report(kills=1, recovery_s=recovery_s)
     assert (fault.lost, fault.wrong_final, fault.dup_effects, fault.dead) == (0, 0, 0, 0)
     assert len(trial.witness.standing()) == documents

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import redis
 
 from tagging.settings import LOOP_WAITS_S
@@ -107,6 +108,42 @@ def test_a_buffer_longer_than_the_visibility_timeout_and_clocks_apart_run_nothin
     assert (fault.lost, fault.dup_runs, fault.dup_effects) == (0, 0, 0)
 
 
+def test_control_plain_celery_runs_twice_what_waits_longer_than_the_visibility_timeout(site: Site) -> None:
+    trial = Trial(site, name="buffer_outlives_timeout_stock")
+    with trial.stock_worker(pool="threads", task_s=0.2, visibility_s=2).running():
+        trial.accept(30)
+        wait_until_run(trial)
+    must_have_repeated(trial)
+
+
+def test_control_plain_celery_runs_twice_what_workers_hold_whose_clocks_are_apart(site: Site) -> None:
+    trial = Trial(site, name="clocks_apart_stock")
+    early = trial.stock_worker(pool="threads", task_s=0.1)
+    late = trial.stock_worker(name="stock2@tests", pool="threads", task_s=0.1)
+    with apart(early, -120).running(), apart(late, 120).running():
+        trial.accept(40)
+        wait_until_run(trial)
+    must_have_repeated(trial)
+
+
+def wait_until_run(trial: Trial) -> None:
+    """Return once workers of plain Celery have run all that they received, of which the broker may know no more."""
+    trial.wait_until_none_is_left()
+    for worker in trial.workers:
+        wait_until(
+            f"{worker.name} has nothing to do",
+            lambda worker=worker: worker.text.count(" received") == worker.text.count(" succeeded in "),
+            timeout_s=60,
+            every_s=0.2,
+        )
+
+
+def must_have_repeated(trial: Trial) -> None:
+    """The control saw second runs, or the test that it belongs to is void."""
+    if trial.report().dup_effects == 0:
+        pytest.fail(f"void: {trial.name} ran nothing twice, so its test could not have seen that")
+
+
 def test_the_lock_of_a_worker_that_died_while_restoring_holds_nobody_up(site: Site, queues: RedisServer) -> None:
     trial = Trial(site, name="orphan_lock")
     trial.accept(40)
@@ -130,7 +167,7 @@ def test_results_that_cannot_be_stored_cost_no_tags(site: Site, stores: RedisSer
         wait_until("all tags stand", lambda: len(trial.witness.standing()) == 20, timeout_s=60)
         stores.start()
         recovery_s = trial.answers_a_new_one()
-        wait_until("nothing is left", lambda: not any(trial.left().values()), timeout_s=60)
+        trial.wait_until_none_is_left()
     fault = trial.report(recovery_s=recovery_s)
     assert (fault.lost, fault.dup_effects) == (0, 0)
 

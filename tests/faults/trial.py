@@ -49,6 +49,11 @@ def times(n: int) -> int:
     return max(1, round(n * SIZE))
 
 
+def seconds(short: float, *, in_a_storm: float) -> float:
+    """How long a fault lasts: ``short`` in ``make test``, the other in ``make storm``."""
+    return in_a_storm if SIZE > 1 else short
+
+
 def site_on(
     folder: Path, *, queues: RedisServer | RabbitServer, stores: RedisServer, ledger: PostgresServer | None = None
 ) -> Site:
@@ -114,17 +119,21 @@ class Trial:
         *,
         name: str = "stock@tests",
         through: str | None = None,
+        pool: str = "solo",
         task_s: float = 0.0,
         visibility_s: float = VISIBILITY_S,
     ) -> Worker:
-        """A worker of plain Celery on the same queues, not started."""
+        """A worker of plain Celery on the same queues, not started, that runs one task at a time.
+
+        Its pool of threads keeps a buffer; ``solo`` runs each message as it comes.
+        """
         environ = {
             "TAGMILL_BROKER__URL": through or self.site.settings.broker.url,
             "STOCK_LEDGER": str(self.site.folder / "ledger.db"),
             "STOCK_TASK_S": str(task_s),
             "STOCK_VISIBILITY_S": str(visibility_s),
         }
-        arguments = ("--pool", "solo", "--loglevel", "info", "--without-mingle", "--without-gossip")
+        arguments = ("--pool", pool, "--concurrency", "1", "--loglevel", "info", "--without-mingle", "--without-gossip")
         return self._known(
             Worker(
                 self.site.folder,
@@ -201,6 +210,10 @@ class Trial:
             raise TimeoutError(f"{e}; {len(self.done)} of {len(self.refs)} done, {self.left()} left") from None
         for worker in self.workers:
             self.weigh(worker)
+
+    def wait_until_none_is_left(self) -> None:
+        """Return once the broker has no message any more, whether repeated or not."""
+        wait_until("nothing is left", lambda: not any(self.left().values()), timeout_s=SETTLE_S, every_s=0.2)
 
     def report(
         self,
