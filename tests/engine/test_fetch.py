@@ -11,6 +11,7 @@ import pytest
 
 from tagging.errors import ModelRefused
 from tests.engine.checkpoints import VARIANTS, make_checkpoint
+from workers.engines.build import build_engine
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.fetch import MANIFEST, Manifest, fetch, read_manifest, verified_revision
 
@@ -81,6 +82,18 @@ def test_a_changed_file_is_refused_by_name(hub: Hub, tmp_path: Path, name: str) 
     path.write_bytes(content.replace(b"512", b"511") if name == "config.json" else content + b"\n")
     with pytest.raises(ModelRefused, match=f"{name} differ"):
         verified_revision(read_checkpoint(model(tmp_path)))
+
+
+@pytest.mark.parametrize("weights", ["bin", "safetensors"])
+def test_a_model_with_one_flipped_bit_is_not_loaded(tmp_path: Path, weights: str) -> None:
+    hub = Hub(make_checkpoint(tmp_path / "hub", replace(VARIANTS["plain"], weights=weights)))
+    fetched(hub, tmp_path)
+    path = read_checkpoint(model(tmp_path)).weights
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelRefused, match=f"{path.name} differ"):
+        build_engine(str(model(tmp_path)), in_process=True, check=False, cache_dir=tmp_path / "cache")
 
 
 def test_an_added_file_that_decides_answers_is_refused(hub: Hub, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ class Link:
         """The command, run behind the link."""
         return ["ip", "netns", "exec", self.namespace, *command]
 
+    def lead_out(self) -> None:
+        """Let it be the way to every other address as well."""
+        _run("ip", "-n", self.namespace, "route", "add", "default", "via", OURS)
+
     def drop(self) -> None:
         """Lose every packet, both ways: a queue without room takes none."""
         _run("tc", "qdisc", "add", "dev", self._here, "root", "pfifo", "limit", "0")

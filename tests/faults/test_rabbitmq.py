@@ -12,6 +12,7 @@ from tagging.errors import BrokerUnreachable
 from tagging.names import EXCHANGE, QUEUE_DEAD, QUEUE_TICKETS, TAG_TICKET
 from tagging.wiring import dead_queue_arguments, queue_arguments
 from tests.broker.sites import LABELS, Site
+from tests.commands import Tagmill
 from tests.faults.proxy import Proxy
 from tests.faults.trial import SEED, Trial, times
 from tests.servers import RabbitServer, wait_until
@@ -118,7 +119,9 @@ def test_no_innocent_is_buried_by_a_worker_that_dies_again_and_again(rabbit_site
     assert (fault.lost, fault.dead) == (0, 0)
 
 
-def test_what_rabbitmq_gives_up_is_parked_with_its_reason(rabbit_site: Site, rabbit: RabbitServer) -> None:
+def test_what_rabbitmq_gives_up_is_parked_with_its_reason_and_can_be_requeued(
+    rabbit_site: Site, rabbit: RabbitServer
+) -> None:
     trial = Trial(rabbit_site, name="given_up")
     with trial.worker().running():
         trial.accept(1)
@@ -136,6 +139,9 @@ def test_what_rabbitmq_gives_up_is_parked_with_its_reason(rabbit_site: Site, rab
         wait_until("it is parked", lambda: "given-up" in trial.witness.dead())
         assert "RabbitMQ gave it up: delivery_limit" in trial.witness.dead()["given-up"]
         assert rabbit_site.dead("given-up").queue == QUEUE_TICKETS
+        ran = Tagmill(rabbit_site.folder, rabbit_site.environ)("dead", "requeue", "given-up")
+        assert ran.code == 0, ran.err
+        wait_until("it is answered after all", lambda: "given-up" in trial.witness.answered())
 
 
 def _write_definitions(rabbit: RabbitServer) -> None:

@@ -12,7 +12,7 @@ import redis
 from tagging.settings import LOOP_WAITS_S
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy
-from tests.faults.trial import SEED, Trial, times
+from tests.faults.trial import SEED, Trial, seconds, times
 from tests.processes import ROOT, Worker
 from tests.servers import RedisServer, wait_until
 
@@ -165,6 +165,7 @@ def test_results_that_cannot_be_stored_cost_no_tags(site: Site, stores: RedisSer
         stores.kill()
         trial.accept(20)
         wait_until("all tags stand", lambda: len(trial.witness.standing()) == 20, timeout_s=60)
+        time.sleep(seconds(0, in_a_storm=60))  # the fault itself
         stores.start()
         recovery_s = trial.answers_a_new_one()
         trial.wait_until_none_is_left()
