@@ -1,7 +1,7 @@
 """Workers of two versions answer side by side, one takes the other's place, and nothing is lost: row A27.
 
-There is no earlier release yet: the earlier version is ``tests.faults.yesterday``, or the checkout that
-``TAGMILL_OLDER`` names.
+Today's worker is the earlier of the two, and ``tests.faults.tomorrow`` is the later one, as there is no earlier
+release. ``TAGMILL_OLDER`` names a checkout of one: then that is the earlier version, and today's is the later.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledger.database import open_database
+from ledger.upgrade import upgrade
 from tests.broker.sites import Site
 from tests.commands import Tagmill
 from tests.faults.trial import Trial, times
@@ -23,7 +24,7 @@ OLDER = os.environ.get("TAGMILL_OLDER")
 SLOW = {"model__name": "fake:pass_s=0.3", "batching__max_messages": 8}
 """Slower than a sender on either broker."""
 LABEL_SET = 'labels = ["parcel", "refund"]\n'
-"""Came with the newer version."""
+"""Comes with the later version."""
 
 
 class Rollout:
@@ -32,20 +33,20 @@ class Rollout:
     def __init__(self, site: Site, name: str) -> None:
         self.site = site
         self.trial = Trial(site, name=name, migrate=migrate_as_older)
-        self._config = site.folder / "newer"
+        self._config = site.folder / "later"
         shutil.copytree(ROOT / "config", self._config)
         (self._config / "labels" / "newest.toml").write_text(LABEL_SET)
 
     def older(self, name: str) -> Worker:
         """A worker of the earlier version."""
         worker = self.trial.worker(name=f"{name}@tests", **SLOW)
-        worker.command[worker.command.index("workers.app")] = "workers.app" if OLDER else "tests.faults.yesterday"
         worker.command = ["env", f"PYTHONPATH={OLDER or ROOT}", *worker.command]
         return worker
 
     def newer(self, name: str) -> Worker:
-        """A worker of this version, with what its deployment brings."""
+        """A worker of the later version, with what its deployment brings."""
         worker = self.trial.worker(name=f"{name}@tests", **SLOW)
+        worker.command[worker.command.index("workers.app")] = "workers.app" if OLDER else "tests.faults.tomorrow"
         worker.command = ["env", f"TAGMILL_CONFIG_DIR={self._config}", *worker.command]
         return worker
 
@@ -53,10 +54,14 @@ class Rollout:
         """Send what senders of either version do."""
         self.trial.accept(times(100))
 
-    def send_as_newer(self) -> list[str]:
-        """Send what only senders of this version do as well; the ids of what an earlier worker parks."""
-        self.trial.accept(times(20), schema_version="1.1", long_text="max", overlap=16)
-        return self.trial.accept(times(20), label_set="newest")
+    def send_as_newer(self) -> set[str]:
+        """Send what only senders of the later version do as well; the ids of what an earlier worker parks."""
+        accept = self.trial.accept
+        accept(times(20), schema_version="1.99", colour="green")
+        unknown = accept(times(20), labels=None, label_set="newest")
+        if not OLDER:
+            unknown += accept(times(20), schema_version="2.0", body="a text of tomorrow")
+        return set(unknown)
 
     def replace(self, worker: Worker) -> None:
         """End a worker in the middle of its work, as a deployment does."""
@@ -93,7 +98,7 @@ def test_a_version_that_takes_anothers_place_under_load_loses_nothing(
             rollout.replace(first)
             unknown = rollout.send_as_newer()  # a sender that was upgraded before the workers
             trial.settle()
-            assert set(trial.witness.dead()) <= set(unknown), "what both versions know is answered by either"
+            assert set(trial.witness.dead()) <= unknown, "what both versions know is answered by either"
             assert second.events("batch.tagged"), "both have answered"
             assert third.events("batch.tagged")
             with rollout.newer("w4").running():
@@ -114,9 +119,9 @@ def test_a_version_that_is_taken_back_under_load_loses_nothing_and_needs_no_olde
         with rollout.older("w2").running() as older:
             assert older.events("ledger.newer"), "or the test shows nothing about the schema"
             rollout.replace(newer)
-            rollout.send_as_newer()
+            unknown = rollout.send_as_newer()
             trial.settle()
-            assert trial.witness.dead(), "it does not know the label set"
+            assert set(trial.witness.dead()) == unknown
     with rollout.newer("w3").running():
         parked = rollout.requeue()
         rollout.settle()
@@ -131,10 +136,12 @@ def assert_all_done(trial: Trial, parked: int) -> None:
 
 def migrate_as_older(url: str) -> None:
     """Make the ledger as the earlier version does."""
+    if OLDER is None:
+        upgrade(url)
+        return
     program = f"from ledger.upgrade import upgrade; upgrade({url!r})"
-    forgets = "" if OLDER else "import tests.faults.yesterday; "
-    environ = {**os.environ, "PYTHONPATH": OLDER or str(ROOT)}
-    subprocess.run([sys.executable, "-c", forgets + program], env=environ, check=True, cwd=Path(OLDER or ROOT))
+    environ = {**os.environ, "PYTHONPATH": OLDER}
+    subprocess.run([sys.executable, "-c", program], env=environ, check=True, cwd=Path(OLDER))
 
 
 def schema_of(site: Site) -> str:

@@ -96,8 +96,7 @@ class Trial:
         first = len(self.refs)
         refs = [f"{prefix}-{first + i}" for i in range(n)]
         ids = [f"{self.name}-{ref}" for ref in refs]
-        asked = fields if "label_set" in fields else {"labels": list(LABELS), **fields}
-        bodies = [{"text": text(i), "ref": ref, **asked} for i, ref in enumerate(refs)]
+        bodies = [{"text": text(i), "labels": list(LABELS), "ref": ref, **fields} for i, ref in enumerate(refs)]
         messages = [(TAG_TICKET, body, id_) for body, id_ in zip(bodies, ids, strict=True)]
         wait_until("the broker has taken them", lambda: self._published(messages), timeout_s=SETTLE_S, every_s=0.2)
         self.accepted(zip(ids, refs, strict=True))
