@@ -16,7 +16,7 @@ from ledger.database import open_database
 from ledger.upgrade import upgrade
 from tests.broker.sites import Site
 from tests.commands import Tagmill
-from tests.faults.trial import Trial, times
+from tests.faults.trial import Trial
 from tests.processes import ROOT, Worker
 from tests.servers import wait_until
 
@@ -52,15 +52,15 @@ class Rollout:
 
     def send_as_older(self) -> None:
         """Send what senders of either version do."""
-        self.trial.accept(times(100))
+        self.trial.accept(100)
 
     def send_as_newer(self) -> set[str]:
         """Send what only senders of the later version do as well; the ids of what an earlier worker parks."""
         accept = self.trial.accept
-        accept(times(20), schema_version="1.99", colour="green")
-        unknown = accept(times(20), labels=None, label_set="newest")
+        accept(20, schema_version="1.99", colour="green")
+        unknown = accept(20, labels=None, label_set="newest")
         if not OLDER:
-            unknown += accept(times(20), schema_version="2.0", body="a text of tomorrow")
+            unknown += accept(20, schema_version="2.0", body="a text of tomorrow")
         return set(unknown)
 
     def replace(self, worker: Worker) -> None:
