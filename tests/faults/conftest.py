@@ -14,7 +14,7 @@ from tests.children import need
 from tests.faults.desk import Desk
 from tests.faults.proxy import Proxy
 from tests.faults.trial import site_on
-from tests.servers import RabbitServer, RedisServer, launched, server_folder, wait_until
+from tests.servers import PostgresServer, RabbitServer, RedisServer, launched, server_folder, wait_until
 
 
 @pytest.fixture
@@ -48,6 +48,13 @@ def proxy(queues: RedisServer) -> Iterator[Proxy]:
 def site(folder: Path, queues: RedisServer, stores: RedisServer) -> Iterator[Site]:
     """A site on that Redis."""
     with closing(site_on(folder, queues=queues, stores=stores)) as site:
+        yield site
+
+
+@pytest.fixture
+def pg_site(folder: Path, queues: RedisServer, stores: RedisServer, postgres_server: PostgresServer) -> Iterator[Site]:
+    """A site whose ledger is PostgreSQL."""
+    with closing(site_on(folder, queues=queues, stores=stores, ledger=postgres_server)) as site:
         yield site
 
 

@@ -2,29 +2,18 @@
 
 import random
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-
-import pytest
 
 from producers.publisher import Publisher
 from tagging.names import TAG_TICKET
 from tests.broker.sites import LABELS, Site
 from tests.faults.proxy import Proxy
-from tests.faults.trial import SEED, Trial, seconds, site_on, times
-from tests.servers import PostgresServer, RedisServer, wait_until
+from tests.faults.trial import SEED, Trial, seconds, times
+from tests.servers import PostgresServer, wait_until
 
 PREFETCH = 48
 DOWN_S = seconds(0, in_a_storm=120)
 """How much longer than it takes the worker to notice."""
-
-
-@pytest.fixture
-def pg_site(folder: Path, queues: RedisServer, stores: RedisServer, postgres_server: PostgresServer) -> Iterator[Site]:
-    """A site whose ledger is PostgreSQL."""
-    with closing(site_on(folder, queues=queues, stores=stores, ledger=postgres_server)) as site:
-        yield site
 
 
 def test_without_its_ledger_a_worker_stops_fetching_and_goes_on_where_it_stopped(
