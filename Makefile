@@ -31,7 +31,7 @@ check: $(VENV)/.dev  ## Lint, types, import rules, unit and port tests: under tw
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest -q tests/unit tests/ports
+	@$(BIN)/pytest -q tests/unit tests/ports tests/guarantees/test_outbound.py
 
 test: services $(VENV)/.dev  ## Everything, with real servers
 	@$(BIN)/ruff format --check .
@@ -42,7 +42,7 @@ test: services $(VENV)/.dev  ## Everything, with real servers
 
 storm: $(VENV)/.dev  ## All faults again, 30 times as large, and ten minutes of random ones on each broker
 	@TAGMILL_FAULT_SIZE=30 TAGMILL_STORM_S=600 TAGMILL_FAULT_LINES=docs/storm.jsonl \
-		$(BIN)/pytest tests/faults --timeout 1800
+		$(BIN)/pytest tests/faults tests/guarantees/test_broken_connections.py tests/guarantees/test_poison.py --timeout 1800
 
 bench: $(VENV)/.dev  ## Measure the queue beside plain Celery
 	@$(BIN)/tagmill bench queue --json

@@ -10,6 +10,9 @@ import pytest
 
 from tests.servers import PostgresServer, RabbitServer, RedisServer, launched
 
+pytest_plugins = ["tests.broker.fixtures", "tests.http.fixtures"]
+"""A plugin and no folder's conftest, because ``tests/guarantees`` needs them as well, and a server is started once."""
+
 
 @pytest.fixture(scope="session")
 def _redis_process() -> Iterator[RedisServer]:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.servers import wait_until
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 60.0
 STOP_S = 40.0
+_SUCCEEDED = re.compile(r"Task \S+\[(\S+)\] succeeded")
 
 
 class WorkerFailed(AssertionError):
@@ -114,6 +116,11 @@ class Worker:
     def text(self) -> str:
         """Everything it has logged."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    @property
+    def answered(self) -> Counter[str]:
+        """How often it has logged, as Celery does, that it succeeded in the task of this id."""
+        return Counter(_SUCCEEDED.findall(self.text))
 
     def events(self, name: str) -> list[dict[str, str]]:
         """The fields of each event of this name that it has logged."""

@@ -19,6 +19,19 @@ from integrations.outbound import open_client
 from integrations.system import Busy, Declined, Unavailable
 from tests.servers import HOST
 
+ACCOUNTS = """
+[desk]
+system = "octo"
+base_url = "{url}"
+allow_private = true
+label_sets = ["shop"]
+max_per_minute = 6000
+[desk.write_back.shop]
+mode = "apply"
+only_existing = false
+thresholds = {{ {thresholds} }}
+"""
+
 
 class OctoServer:
     """Issues with their labels and comments; may be told to be busy, or to keep an answer back."""

@@ -134,6 +134,10 @@ class Site:
         """Send a text with two labels, or the whole ``body``; the other options are those of ``apply_async``."""
         return self.ask(text, task=task, **options.pop("fields", {})).apply_async(**options)
 
+    def send_many(self, n: int) -> list[str]:
+        """Send so many; their ids."""
+        return [self.send().id for _ in range(n)]
+
     def ask(self, text: str = "", /, *, task: str = TAG_TICKET, **fields: Any) -> Any:
         """The signature of a task."""
         body = {"text": f"{text} {uuid.uuid4().hex} {CANARY}".strip(), "labels": list(LABELS), **fields}
@@ -172,6 +176,10 @@ class Site:
         with self.results() as client:
             stored = client.mget([f"celery-task-meta-{id_}" for id_ in ids])
         return [json.loads(value)["status"] if value else "PENDING" for value in stored]
+
+    def done(self, ids: Sequence[str]) -> int:
+        """How many of these are answered."""
+        return self.states(ids).count("SUCCESS")
 
     def queued(self) -> int:
         """How many messages wait in the queues."""
@@ -254,6 +262,11 @@ class Events:
         """Return once each of these tasks has had this event."""
         for id_ in ids:
             wait_until(f"{name} of {id_}", lambda id_=id_: name in self.names_of(id_), timeout_s=ANSWER_S)
+
+    @property
+    def heartbeats(self) -> int:
+        """How many heartbeats were heard."""
+        return sum(event["type"] == "worker-heartbeat" for event in list(self._seen))
 
     @property
     def text(self) -> str:

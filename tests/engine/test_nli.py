@@ -16,38 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tagging.errors import DeviceOutOfMemory, EngineDied, EngineError, ModelRefused
-from tests.engine.reference import Reference, softmax
+from tests.engine.nasty import NASTY, pairs_of
+from tests.engine.reference import Reference
 from workers.engines.bert import Rows
 from workers.engines.checkpoint import read_checkpoint
 from workers.engines.conversion import convert
 from workers.engines.nli import NliEngine
 from workers.engines.weights import load_weights
-from workers.ports import Logit, Pair
+from workers.ports import Pair
 
 TOLERANCE = 1e-5
-LABELS = ["物流", "退款", "登录"]
-LONG = "快递还没有送到，物流信息也不更新。" * 120  # over 2,000 characters
-
-NASTY = {
-    "empty": ("", LABELS),
-    "blank": (" \n\t　", LABELS),
-    "one character": ("a", LABELS),
-    "2,000 characters": (LONG[:2000], LABELS),
-    "both long": (LONG, [LONG[:700], LONG[1:900]]),
-    "hypothesis longer than the text": ("退款", ["这句话是关于物流信息" * 20, "退款"]),
-    "empty hypothesis": ("我要退款", ["", "退款"]),
-    "emoji": ("😀😀 好评 ❤️ 👨‍👩‍👧 🇨🇳 👍🏽", LABELS),
-    "emoji newer than the tables": ("🫠🫨🩷 退款", LABELS),
-    "special tokens typed": ("[SEP] 退款 [MASK][PAD] [CLS]", ["[SEP]", "退款"]),
-    "full-width": ("ＡＢＣ１２３，！？　空格", LABELS),
-    "control characters": ("退\x00款\x07\x1b[0m\u200b\u202e结束\x7f", LABELS),
-    "mixed languages": ("我的App一直crash, refund please! Σ ΟΔΟΣ あア 한국어 עברית", LABELS),
-    "marks": ("e\u0301 é が か\u3099 İ ß ﬁ", LABELS),
-    "long word": ("x" * 150 + " 退款", LABELS),
-    "one label": ("我要退款", ["退款"]),
-    "many labels": ("我要退款", [f"{first}{second}" for first in "物流退款" for second in "登录账号"]),
-    "same label twice": ("我要退款", ["退款", "退款", "物流"]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -60,30 +38,6 @@ def engine(open_engine: Callable[..., NliEngine], request: pytest.FixtureRequest
     return open_engine(exact=True, backend=request.param)
 
 
-def pairs_of(name: str) -> list[Pair]:
-    text, hypotheses = NASTY[name]
-    return [Pair(text, hypothesis) for hypothesis in hypotheses]
-
-
-def scores(logits: list[Logit], *, multi_label: bool) -> np.ndarray:
-    table = np.array(logits, dtype=np.float32)
-    if multi_label or len(logits) == 1:
-        return softmax(table[:, ::-1], axis=-1)[:, 1]
-    return softmax(table[:, 0], axis=-1)
-
-
-@pytest.mark.parametrize("multi_label", [False, True], ids=["single", "multi"])
-@pytest.mark.parametrize("name", NASTY)
-def test_scores_are_those_of_the_pipeline(
-    engine: NliEngine, reference: Reference, name: str, multi_label: bool
-) -> None:
-    answer = engine.entail(pairs_of(name))
-    text, hypotheses = NASTY[name]
-    expected = reference.scores(text, hypotheses, multi_label=multi_label)
-    assert np.abs(scores(answer.logits, multi_label=multi_label) - expected).max() < TOLERANCE
-    assert np.abs(np.array(answer.logits) - reference.logits(text, hypotheses)[:, [0, 2]]).max() < TOLERANCE
-
-
 @pytest.mark.parametrize("max_tokens", [1, 600, 4096])
 def test_scores_do_not_depend_on_how_pairs_are_batched(
     open_engine: Callable[..., NliEngine], reference: Reference, max_tokens: int
@@ -94,14 +48,6 @@ def test_scores_do_not_depend_on_how_pairs_are_batched(
     expected = [reference.logits(pair.text, [pair.hypothesis])[0, [0, 2]] for pair in everything]
     assert np.abs(np.array(answer.logits) - np.array(expected)).max() < TOLERANCE
     assert answer.tokens == [len(reference.ids(pair.text, pair.hypothesis)) for pair in everything]
-
-
-def test_a_checkpoint_in_half_precision_scores_as_its_float32_copy(
-    open_engine: Callable[..., NliEngine], checkpoint_dir: Callable[[str], Path]
-) -> None:
-    answer = open_engine("half", exact=True).entail(pairs_of("mixed languages"))
-    expected = Reference(checkpoint_dir("half")).logits(*NASTY["mixed languages"])[:, [0, 2]]
-    assert np.abs(np.array(answer.logits) - expected).max() < TOLERANCE
 
 
 def test_equal_pairs_are_computed_once(engine: NliEngine) -> None:

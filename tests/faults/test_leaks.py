@@ -1,6 +1,6 @@
 """What customers wrote is, once it is answered or parked, in no key of Redis, event, log or metric: row A41.
 
-Flower's pages have ``tests/broker/test_flower.py``.
+Flower's pages have ``tests/guarantees/test_flower.py``.
 """
 
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ import pytest
 
 from ledger.erasure import Eraser
 from tagging.documents import Document
-from tests.http.conftest import Api
+from tests.http.fixtures import Api
 
 TICKET = {"text": "The parcel has not moved for three days", "labels": ["delivery", "login"], "ref": "T-1"}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.children import ROOT, need
-from tests.http.conftest import Api
-from tests.http.test_hostile import Server
+from tests.http.fixtures import Api
+from tests.http.served import Server
 
 PAGE = (ROOT / "docs" / "message-contract.md").read_text(encoding="utf-8")
 

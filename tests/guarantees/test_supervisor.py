@@ -1,4 +1,4 @@
-"""A supervisor keeps a worker on each device: none stays down, none stays behind, and no message is lost on the way."""
+"""A worker that is killed comes back on its device, the others go on, and none outlives its supervisor."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.broker.conftest import ManyDatabases
+from tests.broker.fixtures import ManyDatabases
 from tests.broker.sites import ANSWER_S, Broker, Site
 from tests.broker.supervised import is_running, on_cpu, supervised
 from tests.commands import Tagmill

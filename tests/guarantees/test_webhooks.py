@@ -1,4 +1,7 @@
-"""A webhook becomes rows of the intake, once, and nothing else happens; a stranger's becomes nothing."""
+"""A webhook gets in only if its system has signed it, and once however often it is sent.
+
+Every system's signatures, replayed and forged: ``tests/integrations/test_verifying.py``.
+"""
 
 import shutil
 from collections import Counter
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from integrations.system import Hook
 from tagging.errors import SettingsError
 from tests.children import ROOT
-from tests.http.conftest import Api
+from tests.http.fixtures import Api
 from tests.integrations.senders import FEISHU, GENERIC, GITHUB, TEXT, Sender, now
 from tests.integrations.test_reading import GENUINE, mutated
 

@@ -1,17 +1,16 @@
-"""A program that knows Celery and nothing of ours sends a ticket and reads its answer."""
+"""Any Celery client can send and read, importing nothing of ours."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.broker.sites import CANARY, Events, Site
+from tests.broker.sites import CANARY, ROOT, Events, Site
 
 pytestmark = pytest.mark.usefixtures("worker")
 
-CLIENT = Path(__file__).with_name("foreign_client.py")
+CLIENT = ROOT / "tests" / "broker" / "foreign_client.py"
 OURS = ("tagging", "producers", "workers", "ledger", "tagmill")
 
 

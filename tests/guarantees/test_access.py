@@ -1,4 +1,7 @@
-"""Only a key gets in, as far as its scopes and source go, as often as it may; no secret gets out: row A40."""
+"""Over HTTP only a key gets in, as far as its scopes and its source go; no tenant sees another's documents.
+
+Row A40: and as often as it may; no secret gets out.
+"""
 
 from collections.abc import Callable
 
@@ -8,7 +11,7 @@ from structlog.testing import capture_logs
 from ledger.keys import KeyLedger
 from producers.http.access import Bucket
 from tagging.errors import SettingsError
-from tests.http.conftest import Api
+from tests.http.fixtures import Api
 from tests.servers import wait_until
 
 TICKET = {"text": "canary-4711", "labels": ["delivery", "login"], "ref": "T-1"}

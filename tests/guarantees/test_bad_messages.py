@@ -1,4 +1,4 @@
-"""What cannot be done is parked with a reason that a person understands, and costs its neighbours nothing."""
+"""A bad message is parked with its reason, its result is FAILURE, its neighbours in the batch are untouched."""
 
 import json
 import pickle

@@ -1,4 +1,7 @@
-"""A worker that only parks stops before it has buried the queue; what it held goes back, and nothing is lost."""
+"""A worker that only parks stops before it has buried the queue.
+
+What it held goes back, and nothing is lost.
+"""
 
 from tests.broker.sites import Site
 from tests.servers import wait_until

@@ -1,11 +1,13 @@
-"""Operators see every message of a batch by itself, and never its text."""
+"""Every message of a batch has its own events; no event, log or key holds a text."""
 
 from collections import Counter
 
 import pytest
 
 from tagging.names import TAG_TICKET
+from tests.broker.intake_desk import Desk, text
 from tests.broker.sites import ANSWER_S, CANARY, LABELS, Events, Site
+from tests.processes import Worker
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -109,3 +111,21 @@ def test_nothing_is_left_active_or_reserved(site: Site) -> None:
         result.get(timeout=ANSWER_S, propagate=False)
     wait_until("no task is active", lambda: not site.shown("active"))
     wait_until("no task is reserved", lambda: not site.shown("reserved"))
+
+
+def test_a_text_is_in_no_key_log_or_result_on_its_way_through_the_intake(
+    intake_desk: Desk, site: Site, worker: Worker
+) -> None:
+    intake_desk.intake.accept([text(f"canary-{i}") for i in range(5)])
+    with intake_desk.relay() as log:
+        intake_desk.wait_for("done", *(f"canary-{i}" for i in range(5)))
+        wait_until(
+            "the results are there",
+            lambda: site.states([f"canary-{i}" for i in range(5)]) == ["SUCCESS"] * 5,
+            timeout_s=ANSWER_S,
+        )
+    wait_until("no message waits", lambda: site.queued() == 0, timeout_s=ANSWER_S)
+    for client in (site.results(), site.cache()):
+        with client:
+            assert not [key for key in client.scan_iter() if CANARY.encode() in key + (client.dump(key) or b"")]
+    assert CANARY not in log.read_text() + worker.text

@@ -1,4 +1,4 @@
-"""What Celery's users expect of a task holds for one that runs in a batch."""
+"""Results, retries, ETA, expiry, revocation, links, chains, groups and chords work as Celery users expect."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,7 @@
-"""Every role does its work as a user of the broker who may do nothing else, as docs/security.md sets them up."""
+"""Each role works as a user of the broker who may do nothing else.
+
+Set up as ``docs/security.md`` says.
+"""
 
 import re
 import shlex
@@ -27,9 +30,8 @@ from producers.app import make_app
 from tagging.names import TAG_TICKET
 from tagging.settings import load
 from tagmill.workers import serve_process
-from tests.broker.octo import OctoServer
+from tests.broker.octo import ACCOUNTS, OctoServer
 from tests.broker.sites import ANSWER_S
-from tests.broker.test_write_back import ACCOUNTS
 from tests.children import background
 from tests.commands import Tagmill
 from tests.processes import ROOT, Worker

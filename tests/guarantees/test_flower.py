@@ -1,4 +1,4 @@
-"""``tagmill flower`` shows every message of a micro-batch, to those who know the password, without its text."""
+"""Flower shows every message of a batch, without its text, to those who know the password, and changes nothing."""
 
 import os
 import re

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker.intake_desk import Desk
 from tests.broker.sites import CANARY, Broker, Events, Site, helpdesk_worker
 from tests.processes import Worker
 from tests.servers import RedisServer, launched, server_folder
@@ -74,3 +75,10 @@ def own_site(broker: Broker) -> Iterator[Site]:
     """A site for a test that does something to its worker or its broker's connections."""
     with server_folder("site") as folder, closing(broker.site(folder)) as site:
         yield site
+
+
+@pytest.fixture
+def intake_desk(site: Site, worker: Worker) -> Iterator[Desk]:
+    """The intake of the site that most tests share."""
+    with closing(Desk(site)) as desk:
+        yield desk

@@ -1,4 +1,7 @@
-"""Callers of the HTTP API get their answers from a worker behind a real broker, however many wait at once."""
+"""Callers of the HTTP API get their answers, hundreds at once on a handful of connections.
+
+Who sends more than can be done is turned away: row A36.
+"""
 
 import asyncio
 import itertools

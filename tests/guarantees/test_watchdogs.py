@@ -1,4 +1,4 @@
-"""What hangs is ended and what only waits is not: the device's call, the hub thread, and a worker that grows."""
+"""A hung device call, a hung loop or a full memory ends what hangs or grows; a server that is down does not."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import psutil
 import pytest
 import redis
 
-from tests.broker.conftest import ManyDatabases
+from tests.broker.fixtures import ManyDatabases
 from tests.broker.hangs import PATIENCE_S
 from tests.broker.sites import ANSWER_S, Broker, Site
 from tests.broker.supervised import is_running, on_cpu

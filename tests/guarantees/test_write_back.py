@@ -1,9 +1,14 @@
-"""Tags reach the ticket by way of real processes, once, though a worker is stopped or killed on the way."""
+"""Tags reach the ticket once, whoever is killed on the way; a tag that is not ours is never taken off.
+
+What is ours, when people interfere: ``tests/ports/test_own_tags.py``. Killed between any two steps:
+``tests/ports/test_write_back.py``.
+"""
 
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,25 +19,16 @@ from ledger.intake import Intake, Submission
 from ledger.upgrade import upgrade
 from ledger.writebacks import WriteBackLedger
 from tagging.names import EXCHANGE, QUEUE_WRITEBACK, TAG_TICKET, WRITE_BACK
+from tagging.settings import load
 from tagging.wiring import exchange_type
-from tests.broker.octo import OctoServer
+from tests.broker.octo import ACCOUNTS, OctoServer, connect
 from tests.broker.sites import ANSWER_S, CANARY, Broker, Site
 from tests.children import background
 from tests.processes import ROOT, Worker
 from tests.servers import server_folder, wait_until
+from workers.writeback.connections import connect_accounts
+from workers.writeback.undo import undo
 
-ACCOUNTS = """
-[desk]
-system = "octo"
-base_url = "{url}"
-allow_private = true
-label_sets = ["shop"]
-max_per_minute = 6000
-[desk.write_back.shop]
-mode = "apply"
-only_existing = false
-thresholds = {{ {thresholds} }}
-"""
 QUICK = {
     "TAGMILL_INTAKE__SWEEP_AFTER_S": "18",
     "TAGMILL_BROKER__VISIBILITY_TIMEOUT_S": "10",
@@ -40,6 +36,10 @@ QUICK = {
     "TAGMILL_MODEL__TIMEOUT_S": "1",
     "TAGMILL_WRITEBACK__BACKOFF_S": "1",
 }
+
+
+AGENTS = "urgent"
+"""Stands on the first ticket before we see it."""
 
 
 class Desk:
@@ -111,7 +111,18 @@ class Desk:
             if row.task == WRITE_BACK and row.state == "done"
         }
 
+    def added(self, number: str) -> set[str]:
+        """The labels of a ticket that no agent has set."""
+        return set(self.octo.labels[number]) - {AGENTS}
+
+    def undo(self) -> None:
+        """Take off whatever is ours."""
+        connections = connect_accounts(load(environ=self.site.environ), connect=connect)
+        found = self.ledger.since(datetime.now(UTC) - timedelta(hours=1))
+        assert not [one.error for one in undo(found, ledger=self.ledger, connections=connections) if one.error]
+
     def own(self, number: str) -> set[str]:
+        """The labels of a ticket that are recorded as ours."""
         return {own.tag for own in self.ledger.on_ticket("desk", number) if own.set_at and not own.removed_at}
 
 
@@ -131,8 +142,9 @@ def desk(broker: Broker) -> Iterator[Desk]:
             yield desk
 
 
-def test_from_a_ticket_to_its_label_with_a_stop_a_busy_server_and_a_kill_on_the_way(desk: Desk) -> None:
+def test_from_a_ticket_to_its_label_and_back_with_a_stop_a_busy_server_and_a_kill_on_the_way(desk: Desk) -> None:
     octo, writer = desk.octo, desk.writer()
+    octo.labels["1"].append(AGENTS)
     with desk.relay() as log, desk.site.worker().running():
         with writer.running():
             desk.accept("1", "2")
@@ -143,7 +155,7 @@ def test_from_a_ticket_to_its_label_with_a_stop_a_busy_server_and_a_kill_on_the_
             desk.send_garbage("garbage-1")
             assert "cannot be read" in desk.site.dead("garbage-1").reason
             assert writer.stop() == 0
-        assert all(len(octo.labels[n]) == 1 and desk.own(n) == set(octo.labels[n]) for n in "123")
+        assert all(len(desk.added(n)) == 1 and desk.own(n) == desk.added(n) for n in "123")
 
         with octo.silent(), writer.running():
             desk.accept("4")
@@ -157,3 +169,6 @@ def test_from_a_ticket_to_its_label_with_a_stop_a_busy_server_and_a_kill_on_the_
     assert octo.posts == {"1": 1, "2": 1, "3": 1, "4": 1}, "nothing was set twice"
     assert not any(octo.comments.values())
     assert CANARY not in writer.text + log.read_text()
+
+    desk.undo()
+    assert octo.labels == {"1": [AGENTS], "2": [], "3": [], "4": []}

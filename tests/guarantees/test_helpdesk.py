@@ -1,4 +1,4 @@
-"""A real helpdesk end to end: a ticket is opened, its webhook comes in, tags go back, and our own echo asks nothing."""
+"""A ticket of a real helpdesk gets its tags, once, and what we write there asks nothing of us."""
 
 import os
 import shutil

@@ -1,9 +1,12 @@
-"""The device pulls batches; while it is busy the next one grows, and the consumer's loop stays free."""
+"""The device pulls batches: while it is busy the next one grows, and heartbeats and ``inspect ping`` are answered.
+
+When a batch closes, message by message: ``tests/unit/test_batcher.py``.
+"""
 
 import pytest
 
 from tagging.names import TAG_COMMENT, TAG_MANY
-from tests.broker.sites import ANSWER_S, CANARY, LABELS, Site
+from tests.broker.sites import ANSWER_S, CANARY, LABELS, Events, Site
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -65,10 +68,13 @@ def test_live_messages_go_before_bulk_ones(site: Site) -> None:
     assert [b.get(timeout=ANSWER_S)["done"] for b in bulk] == [20] * 4
 
 
-def test_a_ping_is_answered_while_the_device_is_busy(site: Site) -> None:
-    blocker = site.send("!sleep 1.5")
+def test_its_heart_beats_and_a_ping_is_answered_while_the_device_is_busy(site: Site, events: Events) -> None:
+    blocker = site.send("!sleep 2.5")
     site.wait_until_running(blocker)
+    before = events.heartbeats
     for _ in range(3):
         assert site.inspect().ping(destination=["w1@tests"])
-    assert blocker.id in site.shown("active"), "the pings came before the batch was done"
+    site.client.control.heartbeat()
+    wait_until("a heartbeat is heard", lambda: events.heartbeats > before, timeout_s=ANSWER_S)
+    assert blocker.id in site.shown("active"), "all that came before the batch was done"
     blocker.get(timeout=ANSWER_S)

@@ -1,4 +1,7 @@
-"""A text that breaks the engine dies alone, after few runs, and its neighbours are answered: rows A20, A22, A24."""
+"""A text that breaks the engine, or ends its worker, is parked alone, after few runs.
+
+Rows A20, A22, A24.
+"""
 
 import pytest
 
@@ -6,19 +9,22 @@ from tests.broker.sites import Site
 from tests.faults.trial import Trial
 from tests.servers import wait_until
 
-QUICK_RETRIES = {"retries__backoff_s": 0.1, "retries__backoff_max_s": 0.3, "model__name": "fake:failing=1"}
+SETTINGS = {"model__name": "fake:failing=1", "cache__url": ""}
+ON_REDIS = pytest.mark.parametrize("broker", ["redis"], indirect=True, scope="session")
+"""For what happens between a worker and its engine: no broker takes part in it."""
 PLACE = 17
 RUNS_AT_MOST = 4
 
 
+@ON_REDIS
 @pytest.mark.parametrize(
     ("order", "deaths", "reason"),
     [("!exit", 4, "EngineDied"), ("!nan", 0, "NotFinite"), ("!oom", 0, "DeviceOutOfMemory")],
     ids=["ends the engine", "answers NaN", "fits into no pass"],
 )
-def test_a_text_that_breaks_the_engine_is_parked_alone(site: Site, order: str, deaths: int, reason: str) -> None:
-    trial = Trial(site, name=f"poison_{order[1:]}")
-    with trial.worker(**QUICK_RETRIES).running() as worker:
+def test_a_text_that_breaks_the_engine_is_parked_alone(own_site: Site, order: str, deaths: int, reason: str) -> None:
+    trial = Trial(own_site, name=f"poison_{order[1:]}")
+    with trial.worker(**SETTINGS).running() as worker:
         ids = trial.accept(40, text=lambda i: f"{order} please" if i == PLACE else f"text {i}")
         trial.settle()
         assert len(worker.events("engine.restarted")) <= deaths
@@ -27,9 +33,8 @@ def test_a_text_that_breaks_the_engine_is_parked_alone(site: Site, order: str, d
     assert trial.witness.dead()[ids[PLACE]].startswith(reason)
 
 
-@pytest.mark.parametrize("which", ["site", "rabbit_site"], ids=["redis", "rabbitmq"])
-def test_a_text_that_ends_the_whole_worker_is_parked_alone(request: pytest.FixtureRequest, which: str) -> None:
-    trial = Trial(request.getfixturevalue(which), name="poison_kill")
+def test_a_text_that_ends_the_whole_worker_is_parked_alone(own_site: Site) -> None:
+    trial = Trial(own_site, name="poison_kill")
     ids = trial.accept(40, text=lambda i: "!kill please" if i == PLACE else f"text {i}")
     kills = 0
     # One more than it may have: a text that is not parked is then seen by its count, not by a test that never ends.
@@ -44,7 +49,7 @@ def test_a_text_that_ends_the_whole_worker_is_parked_alone(request: pytest.Fixtu
 def _ends_a_worker(trial: Trial) -> bool:
     """Whether a worker that is started now dies before all is done."""
     trial.let_time_run_out()
-    worker = trial.worker(**QUICK_RETRIES)
+    worker = trial.worker(**SETTINGS)
     worker.launch()
     try:
         wait_until("all is done or the worker is dead", lambda: _all_done(trial) or worker.ended, timeout_s=60)

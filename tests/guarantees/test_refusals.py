@@ -1,4 +1,4 @@
-"""A worker that would answer wrongly, or lose messages, does not start, and says why in words and what to do."""
+"""A broker that would lose messages, or a model that fails an obvious pair, is refused with the remedy."""
 
 import shutil
 import socket

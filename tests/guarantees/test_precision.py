@@ -1,4 +1,7 @@
-"""In each precision, answers keep to the bounds that docs/precision.md states."""
+"""A batch scores as each of its texts alone, within what each precision allows.
+
+The bounds are those of ``docs/precision.md``.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,12 @@ def pairs() -> list[Pair]:
 
 
 @pytest.fixture(scope="module")
-def demo(cache_dir: Path) -> Callable[[str], Engine]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Engine]:
+    cache_dir = tmp_path_factory.mktemp("converted")
+
     @cache
     def engine(precision: str) -> Engine:
-        return build_engine("demo", precision=precision, in_process=True, check=False, cache_dir=cache_dir)
+        return build_engine("demo", precision=precision, in_process=True, check=False, cache_dir=cache_dir, threads=1)
 
     return engine
 

@@ -1,4 +1,7 @@
-"""A call goes to the account's own server or nowhere: row A38."""
+"""A call to a ticketing system goes to its own public address or nowhere.
+
+Row A38.
+"""
 
 import socket
 import threading
