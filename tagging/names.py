@@ -28,6 +28,9 @@ TAGGING_QUEUES: Final = (*LIVE_QUEUES, QUEUE_BULK)
 
 EXCHANGE: Final = "tag"
 
+FORGET: Final = "tagmill_forget"
+"""Celery remote control command: a worker's own memory forgets the texts of these digests."""
+
 SENT_AT_HEADER: Final = "tagmill_sent_at"
 """Message header: seconds since the epoch when the sender published it."""
 

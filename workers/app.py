@@ -9,6 +9,7 @@ import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+import workers.remote  # noqa: F401  # Celery knows its commands once it is imported
 from tagging import logs
 from tagging.labels import LabelBook
 from tagging.messages import Decoder
@@ -21,8 +22,9 @@ from workers.lifecycle import end_outside_signal_handlers
 from workers.memory import MemoryCeiling
 from workers.pipeline import Pipeline
 from workers.pool import BatchTask, TaskPool
-from workers.ports import Crashes, DeadLetters, Engine, Meter, TagStore
+from workers.ports import Crashes, DeadLetters, Engine, Meter, PairCache, TagStore
 from workers.recall import Recall
+from workers.stores.local_pairs import LocalPairCache
 from workers.watchdog import LoopWatchdog, Pulse
 
 log = structlog.get_logger()
@@ -45,6 +47,8 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
         self._dead_letters: DeadLetters | None = None
         self._crashes: Crashes | None = None
         self._meter: Meter | None = None
+        cache = self.settings.cache
+        self._memory = LocalPairCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s)
         self.pulse = Pulse()
         """Whether the hub thread works."""
         self.steps["worker"].update((LoopWatchdog, MemoryCeiling))
@@ -88,7 +92,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
             self._pipeline = Pipeline(
                 engine=engine,
                 decoder=_decoder(self.loaded, engine),
-                recall=build_recall(self.settings, meter=self.meter),
+                recall=build_recall(self.settings, local=self._memory, meter=self.meter),
                 store=store,
                 dead_letters=self.dead_letters,
                 crashes=self._crashes,
@@ -97,6 +101,10 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
                 pepper=self.settings.cache.pepper.get_secret_value(),
             )
         return self._pipeline
+
+    def forget_texts(self, digests: Sequence[str]) -> int:
+        """Remember nothing of the texts of these digests in this worker's own memory; how many were known."""
+        return self._memory.forget_texts(digests)
 
     def serve(self, options: Sequence[str]) -> int:
         """Run `celery worker` with these options until it has ended; how, as one of ``workers.exits``."""
@@ -189,16 +197,15 @@ def build_engine(loaded: Loaded) -> Engine:
     )
 
 
-def build_recall(settings: Settings, *, meter: Meter) -> Recall:
+def build_recall(settings: Settings, *, local: PairCache, meter: Meter) -> Recall:
     """The worker's own memory before the shared Redis."""
-    from workers.stores.local_pairs import LocalPairCache
     from workers.stores.redis_pairs import RedisPairCache
 
     cache = settings.cache
     if settings.cache_can_be_guessed:
         log.warning("cache.unpeppered", remedy="set cache.pepper, the same for every worker")
     return Recall(
-        local=LocalPairCache(max_entries=cache.local_entries, ttl_s=cache.ttl_s),
+        local=local,
         shared=RedisPairCache.connect(cache.url, ttl_s=cache.ttl_s, timeout_ms=cache.timeout_ms, meter=meter)
         if cache.url
         else None,

@@ -268,9 +268,11 @@ class Pipeline:
 
     def _without(self, erased: Collection[Document], work: Work, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """The verdicts, now that it is known which documents were erased while their texts were on the way."""
-        for question in work.questions:
-            if _document(question.task) in erased:
-                question.error = DocumentErased()
+        refused = [question for question in work.questions if _document(question.task) in erased]
+        for question in refused:
+            question.error = DocumentErased()
+        # They came after `tagmill erase` had emptied the caches, and were remembered again like any other.
+        self._recall.forget([question.asked.premise for question in refused])
         return [
             self._judge(delivery, contents, work.answers) if isinstance(verdict, Tagged) else verdict
             for delivery, contents, verdict in zip(work.deliveries, work.contents, verdicts, strict=True)

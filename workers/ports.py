@@ -123,6 +123,10 @@ class PairCache(Protocol):
         """Remember, beside what is known of the same texts, in one write. What is not finite is not remembered."""
         ...
 
+    def forget(self, keys: Collection[TextKey]) -> None:
+        """Know nothing of these texts any more, until somebody asks about them again."""
+        ...
+
 
 class Claimed(NamedTuple):
     """What a cache that several workers share says to one of them."""

@@ -204,6 +204,13 @@ class Recall:
         for premise in waiting:
             premise.promised = ()
 
+    def forget(self, premises: Sequence[Premise]) -> None:
+        """Let neither this worker nor the others remember anything of these texts."""
+        keys = {premise.key for premise in premises}
+        self._local.forget(keys)
+        if self._shared is not None:
+            self._shared.forget(keys)
+
     def _claim(self, premises: Sequence[Premise], wanted: WantedPairs) -> KnownPairs:
         assert self._shared is not None
         claimed = self._shared.claim_many(

@@ -23,8 +23,8 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
     """Remove the document REF of SOURCE everywhere: its messages, tags, dead letters, results and cached scores.
 
     A digest of its name stays, so that a late duplicate is refused. Messages about it that still wait in a queue are
-    refused when a worker comes to them. Exit code 1 when the results or the cache could not be reached; what is left
-    there expires by itself.
+    refused when a worker comes to them. Workers that run forget it as well; "workers" says how many did. Exit code 1
+    when the results, the cache or a worker could not be reached; what is left there expires by itself.
     """
     from ledger.erasure import Eraser
     from ledger.upgrade import refuse_newer
@@ -39,13 +39,15 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
         eraser = Eraser(ledgers.database)
         erased = [eraser.erase(Document(source, ref, kind)) for kind in ([kind] if kind else ["ticket", "comment"])]
     failures: list[str] = []
+    digests = _digests(settings, erased)
     counts = {
         "tags": sum(one.tags for one in erased),
         "own_tags": sum(one.own_tags for one in erased),
         "intake": sum(one.intake for one in erased),
         "dead_letters": sum(one.dead_letters for one in erased),
         "results": _forget_results(settings, {id_ for one in erased for id_ in one.task_ids}, failures),
-        "cached": _forget_cached(settings, erased, failures),
+        "cached": _forget_cached(settings, digests, failures),
+        "workers": _forget_in_memory(settings, digests, failures),
     }
     click.echo(
         json.dumps(counts) if as_json else ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
@@ -69,15 +71,20 @@ def _forget_results(settings: Settings, task_ids: Collection[str], failures: lis
         publisher.close()
 
 
-def _forget_cached(settings: Settings, erased: Sequence["Erased"], failures: list[str]) -> int:
-    import redis
-
+def _digests(settings: Settings, erased: Sequence["Erased"]) -> set[str]:
+    """The names under which the caches know the document's texts."""
     from tagging.digests import text_digest
     from tagging.text import clean
-    from workers.stores.forgetting import forget_texts
 
     pepper = settings.cache.pepper.get_secret_value()
-    digests = {text_digest(clean(text), pepper=pepper) for one in erased for text in one.texts}
+    return {text_digest(clean(text), pepper=pepper) for one in erased for text in one.texts}
+
+
+def _forget_cached(settings: Settings, digests: Collection[str], failures: list[str]) -> int:
+    import redis
+
+    from workers.stores.forgetting import forget_texts
+
     if not settings.cache.url or not digests:
         return 0
     try:
@@ -86,3 +93,21 @@ def _forget_cached(settings: Settings, erased: Sequence["Erased"], failures: lis
         expires = f"it expires {settings.cache.ttl_s} s after it was stored"
         failures.append(f"what is cached is still there ({type(e).__name__}); {expires}")
         return 0
+
+
+def _forget_in_memory(settings: Settings, digests: Collection[str], failures: list[str]) -> int:
+    """How many workers have forgotten the document's texts."""
+    from tagging.errors import BrokerUnreachable
+    from tagmill.telling import tell_to_forget
+
+    if not digests:
+        return 0
+    forgets = f"what a worker remembers goes {settings.cache.ttl_s} s after it was stored, or when it is restarted"
+    try:
+        told = tell_to_forget(settings, digests)
+    except BrokerUnreachable as e:
+        failures.append(f"no worker could be told to forget it ({e}); {forgets}")
+        return 0
+    if told.silent:
+        failures.append(f"no answer from {', '.join(sorted(told.silent))}, told to forget it; {forgets}")
+    return len(told.done)

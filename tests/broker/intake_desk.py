@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ledger.database import open_database
 from ledger.intake import Intake, IntakeRow, Submission
+from ledger.upgrade import upgrade
 from tagging.names import TAG_TICKET
 from tests.broker.sites import ANSWER_S, CANARY, LABELS, Site
 from tests.children import background
@@ -28,6 +29,12 @@ class Desk:
         self.site = site
         self._database = open_database(site.settings.ledger.url)
         self.intake = Intake(self._database)
+
+    @classmethod
+    def new(cls, site: Site) -> Self:
+        """The desk of a site that no worker has made a ledger for."""
+        upgrade(site.settings.ledger.url)
+        return cls(site)
 
     def close(self) -> None:
         self._database.close()

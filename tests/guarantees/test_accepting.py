@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from ledger.intake import Submission
-from ledger.upgrade import upgrade
 from producers.publisher import Publisher
 from tagging.errors import BrokerUnreachable
 from tagging.names import TAG_MANY, TAG_TICKET
@@ -77,8 +76,7 @@ def outage(own_redis: RedisServer, many_databases: RedisServer) -> Iterator[Desk
         site.environ |= {**QUICK, "TAGMILL_BROKER__URL": own_redis.url}
         site.settings = load(environ=site.environ).settings
         site.connect()
-        upgrade(site.settings.ledger.url)
-        with closing(Desk(site)) as desk:
+        with closing(Desk.new(site)) as desk:
             yield desk
 
 

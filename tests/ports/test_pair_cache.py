@@ -99,6 +99,14 @@ def test_what_is_put_later_counts(cache):
     assert cache.get_many({key(): [A, B]}) == {key(): {A: FOR_C, B: FOR_B}}
 
 
+def test_knows_nothing_of_what_it_was_told_to_forget(cache):
+    cache.put_many({key(): {A: FOR_A, B: FOR_B}, key("other"): {A: FOR_A}})
+    cache.forget({key(), key("never asked")})
+    assert cache.get_many({key(): [A, B], key("other"): [A]}) == {key("other"): {A: FOR_A}}
+    cache.put_many({key(): {B: FOR_C}})
+    assert cache.get_many({key(): [A, B]}) == {key(): {B: FOR_C}}
+
+
 @pytest.mark.parametrize("x", [math.nan, math.inf, -math.inf])
 def test_never_keeps_what_is_not_finite_but_the_rest_of_the_write(cache, x):
     cache.put_many({key(): {A: Logit(0.5, x), B: FOR_B}, key("bad"): {A: Logit(x, 0.5)}, key("good"): {A: FOR_A}})
@@ -111,6 +119,7 @@ def test_empty_reads_and_writes_are_fine(cache):
     cache.put_many({key(): {}})
     assert cache.get_many({}) == {}
     assert cache.get_many({key(): []}) == {}
+    cache.forget(())
 
 
 def test_the_first_to_ask_is_to_compute_and_the_others_are_told_so(shared):

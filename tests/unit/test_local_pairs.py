@@ -61,6 +61,14 @@ def test_writing_again_does_not_bring_back_what_had_expired():
     assert len(cache) == 1
 
 
+def test_forgets_a_text_whichever_model_was_asked():
+    cache = LocalPairCache(max_entries=9, ttl_s=60)
+    cache.put_many(pairs("ab", hypotheses="xy"))
+    cache.put_many({TextKey(model="other", text="a"): {b"x": Logit(1.0, -1.0)}})
+    assert cache.forget_texts(["a", "never asked"]) == 1
+    assert (known(cache, "ab"), len(cache)) == ("b", 2)
+
+
 def test_counts_every_pair_of_a_text():
     cache = LocalPairCache(max_entries=4, ttl_s=60)
     cache.put_many(pairs("a", hypotheses="xyz"))

@@ -458,6 +458,7 @@ def test_a_text_of_an_erased_document_is_answered_with_an_error_and_kept_nowhere
     assert tagged(neighbour)["ref"] == "T-2"
     assert bench.parked == []
     assert not bench.store.by_ref("T-1")
+    assert len(bench.cache) == len(LABELS), "only what was asked about the neighbour is remembered"
 
 
 def test_an_erased_item_costs_its_neighbours_nothing_and_is_not_parked() -> None:

@@ -93,6 +93,18 @@ def test_what_is_shared_is_kept_in_memory():
     assert worker.ask(A).sources == {A: "local"}
 
 
+def test_what_is_to_be_forgotten_is_forgotten_everywhere():
+    shared = MemoryPairCache()
+    worker = Worker(shared)
+    gone, stays = worker.ask(A, text="gone"), worker.ask(A, text="stays")
+    for premise in (gone, stays):
+        worker.compute(premise)
+    worker.recall.share([gone, stays])
+    worker.recall.forget([gone])
+    for cache in (worker.local, shared):
+        assert cache.get_many({key("gone"): [A], key("stays"): [A]}) == {key("stays"): {A: FOR_A}}
+
+
 def test_only_what_is_unknown_is_for_the_device():
     worker = Worker()
     worker.local.put_many({key(): {A: FOR_A}})

@@ -14,8 +14,7 @@ def forget_texts(url: str, digests: Iterable[str]) -> int:
     """Delete every key of ours that names one of these text digests; how many held answers.
 
     The others are notes of who is computing what, which are there for a moment.
-    Looks through the whole database once a digest, without holding Redis up. What a worker keeps in its own memory goes
-    after ``cache.ttl_s``.
+    Looks through the whole database once a digest, without holding Redis up.
 
     Raises:
         redis.RedisError: The cache cannot be reached; what is there goes after ``cache.ttl_s``.

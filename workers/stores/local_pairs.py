@@ -47,6 +47,22 @@ class LocalPairCache:
             while self._entries > self._max_entries:
                 self._forget(next(iter(self._texts)))
 
+    def forget(self, keys: Collection[TextKey]) -> None:
+        """Know nothing of these texts any more."""
+        with self._lock:
+            for key in keys:
+                if key in self._texts:
+                    self._forget(key)
+
+    def forget_texts(self, digests: Collection[str]) -> int:
+        """Know nothing of the texts of these digests any more, whatever model was asked; how many were known."""
+        wanted = set(digests)
+        with self._lock:
+            found = [key for key in self._texts if key.text in wanted]
+            for key in found:
+                self._forget(key)
+        return len({key.text for key in found})
+
     def _get(self, key: TextKey, digests: Collection[bytes], now: float) -> dict[bytes, Logit]:
         text = self._find(key, now)
         if text is None:

@@ -1,7 +1,7 @@
 """The ports in this process's memory, with the same contracts as the real ones: for tests and for trying things out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import Lock
 
 from ledger.tags import TagKey, TagRow, supersedes
@@ -33,6 +33,11 @@ class MemoryPairCache:
         """Remember."""
         for key, logits in pairs.items():
             self._known[key].update({digest: logit for digest, logit in logits.items() if keepable(logit)})
+
+    def forget(self, keys: Collection[TextKey]) -> None:
+        """Know nothing of these texts any more."""
+        for key in keys:
+            self._known.pop(key, None)
 
     def claim_many(self, wanted: WantedPairs, *, claimant: str, lifetime_ms: int) -> Claimed:  # noqa: ARG002  # for ever
         """What is known, and a claim on the rest unless others hold one."""

@@ -7,7 +7,7 @@ value, whatever their number (ADR-0008).
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, Self
 
 import redis
@@ -175,6 +175,11 @@ class RedisPairCache:
         records = {self._name(key): value for key, logits in pairs.items() if (value := pack(logits))}
         if records:
             self._ask(lambda: self._put(list(records), [self._ttl_s, MAX_TEXT_BYTES, *records.values()]))
+
+    def forget(self, keys: Collection[TextKey]) -> None:
+        """Know nothing of these texts any more, in one ``UNLINK``; where Redis fails it, they go after their time."""
+        if keys:
+            self._ask(lambda: self._client.unlink(*map(self._name, keys)))
 
     def close(self) -> None:
         """Close the connections."""
