@@ -25,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from tagging.errors import SettingsError
 from tagging.labels import Share
+from tagging.mistakes import expected
 from tagging.names import Kind
 
 ACCOUNTS_FILE: Final = "accounts.toml"
@@ -158,7 +159,9 @@ def _read(tables: Mapping[str, Any], path: Path, environ: Mapping[str, str]) -> 
         try:
             accounts[name] = Account.model_validate({**table, "name": name}, context=environ)
         except ValidationError as e:
-            problems += [f"{path}: {name}.{_where(p['loc'])}: {p['msg']}" for p in e.errors(include_input=False)]
+            problems += [
+                f"{path}: {name}.{_where(p['loc'])}: {expected(p, of=Account)}" for p in e.errors(include_input=False)
+            ]
     if problems:
         raise SettingsError(problems)
     return accounts

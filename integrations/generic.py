@@ -56,6 +56,7 @@ from integrations.payloads import at, headed, moment_ms, parsed, required, text_
 from integrations.signatures import TOLERANCE_S, Algorithm, Encoding, Scheme, Signed, verify, verify_token
 from integrations.system import Declined, Event, Hook, Ignored, Inbound, Incoming
 from tagging.errors import SettingsError
+from tagging.mistakes import expected
 from tagging.names import Kind
 
 _BEARER: Final = "authorization"
@@ -155,7 +156,7 @@ def options_of(account: Account) -> Options:
     except ValidationError as e:
         raise SettingsError(
             [
-                f"{account.name}.options.{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                f"{account.name}.options.{'.'.join(map(str, problem['loc']))}: {expected(problem, of=Options)}"
                 for problem in e.errors(include_input=False)
             ]
         ) from None

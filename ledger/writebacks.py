@@ -328,6 +328,15 @@ class WriteBackLedger:
         )
         return self._select(sa.and_(own_tags.c.set_at >= moment, live, of_account, ~before))
 
+    def accounts(self) -> list[str]:
+        """Every account on whose tickets a tag was ever ours.
+
+        Raises:
+            StoreUnavailable: The database failed.
+        """
+        with self._database.transaction() as connection:
+            return list(connection.execute(sa.select(own_tags.c.account).distinct()).scalars())
+
     def removed(self, taken: Collection[OwnTag], *, now: datetime) -> None:
         """Note that these are no longer on their tickets.
 

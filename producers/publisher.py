@@ -15,6 +15,7 @@ from tagging.errors import BrokerUnreachable
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER
 from tagging.redaction import redacted
 from tagging.settings import Settings, mask_url
+from tagging.wording import counted
 
 _POLL_S: Final = 0.05
 _CLOSE_S: Final = 1.0
@@ -63,7 +64,9 @@ class Publisher:
                     sent += 1
                     yield task_id
         except (OperationalError, OSError) as e:
-            raise BrokerUnreachable(f"{mask_url(self._url)} cannot be reached after {sent} messages: {e}") from e
+            raise BrokerUnreachable(
+                f"{mask_url(self._url)} cannot be reached after {counted(sent, 'message')}: {e}"
+            ) from e
 
     def waiting(self, queue: str) -> int:
         """How many messages the queue holds, those that a worker has fetched not among them.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tagging.errors import InvalidMessage, SettingsError, UnknownLabelSet
 from tagging.long_text import DEFAULT_OVERLAP, TRUNCATE, LongText, Overlap, Rule
+from tagging.mistakes import expected
 from tagging.text import normalise_label
 
 MAX_LABEL_CHARS: Final = 64
@@ -193,5 +194,5 @@ def _read_set(path: Path, *, max_labels: int) -> LabelSet:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False)[0]
-        return f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        return f"{'.'.join(str(p) for p in first['loc'])}: {expected(first, of=_LabelSetFile)}"
     return str(error)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +25,7 @@ from pydantic_settings import (
 from tagging.errors import SettingsError
 from tagging.labels import Policy, Share
 from tagging.messages import MAX_ITEMS, MAX_LABELS, MAX_TEXT_CHARS, Limits
+from tagging.mistakes import did_you_mean, expected
 
 ENV_PREFIX: Final = "TAGMILL_"
 CONFIG_DIR_VARIABLE: Final = "TAGMILL_CONFIG_DIR"
@@ -375,10 +377,10 @@ def load(*, environ: Mapping[str, str] | None = None, config_dir: Path | None = 
     problems = list(_unknown_variables(environ))
     from_file = _read_toml(path, problems)
     from_env = _read_environ(environ)
-    settings = _validate(_merge(from_file, from_env), from_env, path, problems)
-    if settings is not None:
-        problems += _disagreements(settings)
-    if problems or settings is None:
+    settings, wrong = _validate(_merge(from_file, from_env), from_env, path, problems)
+    # About one that is wrong by itself nothing more can be said.
+    problems += [told for told in _disagreements(settings) if not any(name in told for name in wrong)]
+    if problems:
         raise SettingsError(problems)
     origins = {name: _origin(name, from_env, from_file, path) for name, _ in leaves(settings)}
     return Loaded(settings=settings, origins=origins, config_dir=folder)
@@ -449,7 +451,8 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     for variable in environ:
         if variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
             name = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            yield f"{variable}: there is no setting {name}; `tagmill config show` lists them"
+            near = did_you_mean(variable, known)
+            yield f"{variable}: there is no setting {name}{near or '; `tagmill config show` lists them'}"
 
 
 def _known_variables() -> set[str]:
@@ -466,20 +469,36 @@ def _origin(name: str, from_env: Mapping[str, Any], from_file: Mapping[str, Any]
     return str(path) if _has(from_file, name) else "default"
 
 
-def _validate(values: dict[str, Any], from_env: Mapping[str, Any], path: Path, problems: list[str]) -> Settings | None:
+def _validate(
+    values: dict[str, Any], from_env: Mapping[str, Any], path: Path, problems: list[str]
+) -> tuple[Settings, set[str]]:
+    """The settings, with defaults where a value is wrong, and the names of these."""
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(values), set()
     except ValidationError as e:
-        for problem in e.errors(include_input=False, include_url=False, include_context=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            where = _variable(name) if _has(from_env, name) else str(path)
-            text = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
-            problems.append(f"{name}: {text} (in {where})")
-        return None
+        wrong = e.errors(include_input=False, include_url=False)
+    for problem in wrong:
+        name = ".".join(str(part) for part in problem["loc"])
+        where = _variable(name) if _has(from_env, name) else str(path)
+        problems.append(f"{name}: {_text_of(problem, name)} (in {where})")
+    names = {".".join(map(str, problem["loc"][:2])) for problem in wrong}
+    right = {
+        section: {key: value for key, value in keys.items() if f"{section}.{key}" not in names}
+        for section, keys in values.items()
+        if section not in names
+    }
+    return Settings.model_validate(right), names
+
+
+def _text_of(problem: ErrorDetails, name: str) -> str:
+    if problem["type"] != "extra_forbidden":
+        return expected(problem, of=Settings)
+    known = [name for name, _ in leaves(Settings())] if "." in name else list(Settings.model_fields)
+    return f"there is no such setting{did_you_mean(name, known)}"
 
 
 def _disagreements(settings: Settings) -> Iterator[str]:
-    """Settings that are fine one by one and wrong together."""
+    """Settings that are fine one by one and wrong together; each text names all that it is about."""
     s = settings
     if s.broker.prefetch and s.broker.prefetch < s.batching.max_messages:
         yield (
@@ -572,10 +591,11 @@ def _write_back_disagreements(s: Settings) -> Iterator[str]:
 
 def _intake_disagreements(s: Settings) -> Iterator[str]:
     comes_back_s = s.longest_hold_s + (s.broker.visibility_timeout_s if s.uses_redis_broker else 0)
+    parts = "batching.drain_s, twice model.timeout_s" + (", broker.visibility_timeout_s" if s.uses_redis_broker else "")
     if s.intake.sweep_after_s < comes_back_s:
         yield (
             f"intake.sweep_after_s is {s.intake.sweep_after_s:g} but the broker itself may bring a message back after "
-            f"{comes_back_s:.0f} s: it would be published twice.\n"
+            f"{comes_back_s:.0f} s ({parts}): it would be published twice.\n"
             f"    Set intake.sweep_after_s to {comes_back_s:.0f} or more, or TAGMILL_INTAKE__SWEEP_AFTER_S="
             f"{comes_back_s:.0f}."
         )

@@ -11,6 +11,7 @@ import click
 from tagging.errors import InvalidMessage
 from tagging.names import QUEUE_OF_TASK
 from tagging.settings import load
+from tagging.wording import counted
 from tagmill.ledgers import open_ledgers
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def list_(limit: int, task: str | None, as_json: bool) -> None:
                 click.echo(json.dumps(_shown(letter), ensure_ascii=False))
             else:
                 click.echo(f"{letter.id}  {letter.parked_at:%Y-%m-%d %H:%M:%S}  {letter.task}  {letter.reason}")
-        click.echo(f"{dead.count(task)} dead letters", err=True)
+        click.echo(counted(dead.count(task), "dead letter"), err=True)
 
 
 @command.command()
@@ -88,7 +89,7 @@ def drop(ids: Sequence[str], every: bool, yes: bool) -> None:
         dead = ledgers.dead
         chosen = [letter.id for letter in _chosen(dead, ids, every)]
         if chosen and not yes:
-            click.confirm(f"forget {len(chosen)} dead letters for good?", abort=True)
+            click.confirm(f"forget {counted(len(chosen), 'dead letter')} for good?", abort=True)
         click.echo(f"{dead.drop(chosen)} dropped")
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tagging.names import TASK_OF_KIND
 from tagging.settings import load
+from tagging.wording import counted
 from tagmill.embedded import end_on_signals, redis_server
 from tagmill.workers import relay_process, worker_process
 
@@ -165,7 +166,8 @@ def _row(sample: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[str, ...
 
 def _print_summary(out: Console, summary: Mapping[str, Any]) -> None:
     out.print(
-        f"\n[bold]{summary['texts']} texts[/], {summary['failed']} failed, {summary['cache_hits']} from the cache, "
+        f"\n[bold]{counted(summary['texts'], 'text')}[/], {summary['failed']} failed, "
+        f"{summary['cache_hits']} from the cache, "
         f"{summary['texts_per_s']} texts/s; from sent to scored p50 {summary['p50_ms']:.0f} ms, "
         f"p95 {summary['p95_ms']:.0f} ms"
     )

@@ -4,12 +4,19 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import click
 
-from tagging.errors import InvalidMessage
+from tagging.errors import BrokerUnreachable, InvalidMessage
 from tagging.names import TASK_OF_KIND, Kind
+
+_LATER: Final = """\
+accepted, and not on the queue yet: it is kept in the ledger, so do not send it again. `tagmill relay`, or `tagmill up`
+(`make up`), which starts a broker and a worker as well where there are none, puts it there."""
+_LOST: Final = """\
+not accepted, since --direct goes past the ledger: nobody sends again what has not arrived. Start the broker
+(`tagmill up`, `make up`) and send it again, or leave out --direct."""
 
 
 @click.command()
@@ -64,12 +71,15 @@ def command(
             rejected.append(f"line {number}: {e}")
     publisher = Publisher(loaded.settings)
     send = send_directly if direct else accept_and_send
-    sent = send(loaded.settings, publisher, ready)
+    try:
+        sent = send(loaded.settings, publisher, ready)
+    except BrokerUnreachable as e:
+        raise BrokerUnreachable(f"{e}\n{_LOST}") from e
     for line in [*rejected, *sent.refused]:
         click.echo(line, err=True)
     failed = _report(publisher, sent.ids, wait_s=wait_s, as_json=as_json)
     if sent.unreachable is not None:
-        click.echo(f"broker: {sent.unreachable}\naccepted, and not on the queue yet", err=True)
+        click.echo(f"broker: {sent.unreachable}\n{_LATER}", err=True)
         sys.exit(3)
     sys.exit(1 if rejected or sent.refused or failed else 0)
 

@@ -3,14 +3,25 @@
 import json
 import sys
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from tagging.settings import Settings, load
+from tagging.wording import counted
 
 if TYPE_CHECKING:
     from ledger.erasure import Erased
+
+_NOUNS: Final = {
+    "tags": "tag",
+    "own_tags": "own tag",
+    "intake": "message",
+    "dead_letters": "dead letter",
+    "results": "result",
+    "cached": "cached text",
+    "workers": "worker",
+}
 
 
 @click.command()
@@ -49,9 +60,7 @@ def command(source: str, ref: str, kind: str | None, yes: bool, as_json: bool) -
         "cached": _forget_cached(settings, digests, failures),
         "workers": _forget_in_memory(settings, digests, failures),
     }
-    click.echo(
-        json.dumps(counts) if as_json else ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
-    )
+    click.echo(json.dumps(counts) if as_json else ", ".join(counted(n, _NOUNS[name]) for name, n in counts.items()))
     for failure in failures:
         click.echo(failure, err=True)
     sys.exit(1 if failures else 0)

@@ -78,11 +78,20 @@ def _answers(port: int) -> bool:
 
 
 def _wait(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Until one of them ends or somebody asks us to."""
+    """Until one of them ends or somebody asks us to.
+
+    Raises:
+        ClickException: One ended that nobody had told to.
+    """
     with suppress(KeyboardInterrupt):
         while True:
             for name, process in children.items():
-                if process.poll() is not None:
-                    code = process.returncode
-                    raise click.ClickException(f"the {name} ended with exit code {code}; its log says why")
+                match process.poll():
+                    case None:
+                        continue
+                    case 0:
+                        click.echo(f"{name:<9} was told to end, and ended; so does everything else")
+                        return
+                    case code:
+                        raise click.ClickException(f"the {name} ended with exit code {code}; its log says why")
             time.sleep(_LOOK_EVERY_S)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tagging.settings import load
+from tagging.settings import Loaded, load
+from tagging.wording import counted
 from workers.nodes import new_node
 
 if TYPE_CHECKING:
-    from ledger.writebacks import OwnTag
+    from ledger.writebacks import OwnTag, WriteBackLedger
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -66,6 +67,7 @@ def run(name: str, loglevel: str, celery_options: tuple[str, ...]) -> None:
     node = name or new_node("tagmill-writeback")
     logs.configure(app.settings.log.level, node=host_format(node))
     refuse_unsafe_broker(app.settings, [queue(app.settings)])
+    _refuse_to_run_for_nobody(app.loaded)
     try:
         _ = app.writer  # before Celery starts: an account that is wrong is refused in its own words
     except StoreUnavailable as e:
@@ -89,7 +91,7 @@ def accounts(as_json: bool) -> None:
         else:
             told = ", ".join(f"{label_set}: {mode}" for label_set, mode in policies.items()) or "nothing"
             click.echo(f"{account.name}  {account.system}  {account.base_url}  writes back {told}")
-    click.echo(f"{len(found)} accounts", err=True)
+    click.echo(counted(len(found), "account"), err=True)
 
 
 @command.command("list")
@@ -101,11 +103,15 @@ def list_(since: datetime, account: str | None, as_json: bool) -> None:
     from ledger.writebacks import WriteBackLedger
     from tagmill.ledgers import open_ledgers
 
-    with open_ledgers(load().settings) as ledgers:
-        found = WriteBackLedger(ledgers.database).since(since, account=account)
+    loaded = load()
+    with open_ledgers(loaded.settings) as ledgers:
+        ledger = WriteBackLedger(ledgers.database)
+        found = ledger.since(since, account=account)
+        if not found:
+            _refuse_unknown(account, loaded, ledger)
     for own in found:
         click.echo(_shown(own, as_json=as_json))
-    click.echo(f"{len(found)} tags", err=True)
+    click.echo(counted(len(found), "tag"), err=True)
 
 
 @command.command()
@@ -128,10 +134,12 @@ def undo(since: datetime, account: str | None, as_json: bool, yes: bool) -> None
     with open_ledgers(loaded.settings) as ledgers:
         ledger = WriteBackLedger(ledgers.database)
         found = ledger.since(since, account=account)
+        if not found:
+            _refuse_unknown(account, loaded, ledger)
         if not yes:
             for own in found:
                 click.echo(_shown(own, as_json=as_json))
-            click.echo(f"{len(found)} tags would be taken off; say --yes to do it", err=True)
+            click.echo(f"{counted(len(found), 'tag')} would be taken off; say --yes to do it", err=True)
             return
         done = []
         for one in take_off(found, ledger=ledger, connections=connect_accounts(loaded)):
@@ -140,8 +148,38 @@ def undo(since: datetime, account: str | None, as_json: bool, yes: bool) -> None
             plain = f"{one.account}  {one.ticket}  {one.error or ', '.join(one.tags) or 'nothing left of ours'}"
             click.echo(json.dumps(shown, ensure_ascii=False) if as_json else plain)
     failed = sum(one.error is not None for one in done)
-    click.echo(f"{sum(len(one.tags) for one in done)} tags taken off, {failed} tickets failed", err=True)
+    taken = counted(sum(len(one.tags) for one in done), "tag")
+    click.echo(f"{taken} taken off, {counted(failed, 'ticket')} failed", err=True)
     sys.exit(1 if failed else 0)
+
+
+def _refuse_unknown(account: str | None, loaded: Loaded, ledger: "WriteBackLedger") -> None:
+    """Return if there is, or was, an account of this name: one that is misspelt has no tags either."""
+    from integrations.accounts import Accounts
+
+    if account is None or account in (past := ledger.accounts()):
+        return
+    known = sorted({*past, *Accounts.load(loaded.config_dir)})
+    if account not in known:
+        raise click.BadParameter(
+            f"no account {account!r}; there are: {', '.join(known) or 'none'}", param_hint="--account"
+        )
+
+
+def _refuse_to_run_for_nobody(loaded: Loaded) -> None:
+    from integrations.accounts import ACCOUNTS_FILE, Accounts
+    from tagging.errors import SettingsError
+
+    accounts = Accounts.load(loaded.config_dir)
+    if any(account.write_back for account in accounts.values()):
+        return
+    found = f"{counted(len(accounts), 'account')}, none of which has" if accounts else "no account with"
+    raise SettingsError(
+        [
+            f"{loaded.config_dir / ACCOUNTS_FILE}: {found} a table [ACCOUNT.write_back.LABEL_SET]: there is nobody to "
+            "write tags back to.\n    docs/writeback.md says how to write one; `tagmill writeback accounts` lists them."
+        ]
+    )
 
 
 def _shown(own: "OwnTag", *, as_json: bool) -> str:

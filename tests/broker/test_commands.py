@@ -10,6 +10,8 @@ import psutil
 import pytest
 import redis
 
+from producers.app import make_app
+from tagging.settings import load
 from tagmill.embedded import free_port
 from tagmill.workers import worker_process
 from tests.commands import ROOT, Tagmill
@@ -122,8 +124,8 @@ def test_check_says_which_thing_is_wrong(tagmill, environ):
     assert [row["name"] for row in done.rows if not row["ok"]] == ["cache"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ, number):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, "shutdown"])
+def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ, end):
     port = free_port()
     own = {
         **environ,
@@ -145,16 +147,26 @@ def test_up_starts_what_is_missing_and_leaves_nothing_running(tmp_path, environ,
         answer = Tagmill(tmp_path, own)("enqueue", "退货地址是哪里", "-S", "shop", "--wait", "30", "--json")
         assert answer.code == 0, answer.err
     finally:
-        up.send_signal(number)
+        if end == "shutdown":
+            tell_workers_to_end(own)
+        else:
+            up.send_signal(end)
         try:
             up.wait(60)
         finally:
             up.kill()
             up.wait()
     assert up.returncode == 0, log.read_text()
+    assert ("was told to end, and ended" in log.read_text()) == (end == "shutdown")
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     with pytest.raises(redis.ConnectionError):
         redis.Redis(port=port).ping()
+
+
+def tell_workers_to_end(environ):
+    """As `celery control shutdown` does."""
+    with make_app(load(environ=environ).settings) as client:
+        client.control.shutdown()
 
 
 def test_a_redis_that_evicts_is_refused(server, tagmill):

@@ -8,6 +8,7 @@ import pytest
 from ledger.database import open_database
 from ledger.upgrade import upgrade
 from tests.commands import ROOT, Tagmill
+from tests.servers import RedisServer
 from tests.writebacks import Desk, answered
 
 ACCOUNTS = """
@@ -41,7 +42,7 @@ def tagmill(tmp_path: Path) -> Tagmill:
 
 def test_accounts_are_shown_without_their_secrets(tagmill: Tagmill) -> None:
     done = tagmill("writeback", "accounts", "--json")
-    assert (done.code, done.err) == (0, "1 accounts\n")
+    assert (done.code, done.err) == (0, "1 account\n")
     assert done.rows == [
         {
             "account": "zendesk",
@@ -65,7 +66,34 @@ def test_own_tags_are_listed_since_a_moment(tagmill: Tagmill) -> None:
 def test_an_undo_calls_nobody_unless_it_is_told_to(tagmill: Tagmill) -> None:
     planned = tagmill("writeback", "undo", "--since", "2026-01-01")
     assert (planned.code, "zendesk  T-1  billing" in planned.out) == (0, True)
-    assert "1 tags would be taken off; say --yes" in planned.err
+    assert "1 tag would be taken off; say --yes" in planned.err
+
+
+@pytest.mark.parametrize("command", ["list", "undo"])
+def test_an_account_that_is_misspelt_is_not_one_without_tags(tagmill: Tagmill, command: str) -> None:
+    misspelt = tagmill("writeback", command, "--since", "2026-01-01", "--account", "zendsk")
+    assert misspelt.code == 2
+    assert "no account 'zendsk'; there are: zendesk" in misspelt.err
+    none_lately = tagmill("writeback", command, "--since", "2200-01-01", "--account", "zendesk")
+    assert (none_lately.code, none_lately.err.partition(" ")[0]) == (0, "0")
+
+
+@pytest.mark.parametrize(
+    ("accounts", "found"),
+    [
+        ("", "no account with a table"),
+        ('[shop]\nsystem = "zendesk"\nlabel_sets = ["topics"]', "1 account, none of which"),
+    ],
+    ids=["none", "none that is written to"],
+)
+def test_a_worker_that_could_write_to_nobody_does_not_start(
+    tagmill: Tagmill, accounts: str, found: str, redis_server: RedisServer
+) -> None:
+    (tagmill.folder / "config" / "accounts.toml").write_text(accounts, encoding="utf-8")
+    done = Tagmill(tagmill.folder, {**tagmill.environ, "TAGMILL_BROKER__URL": redis_server.url})("writeback", "run")
+    assert done.code == 2
+    assert f"accounts.toml: {found}" in done.err
+    assert "docs/writeback.md" in done.err
 
 
 @pytest.mark.parametrize("command", [["undo", "--since", "2026-01-01", "--yes"], ["run"]])

@@ -186,5 +186,5 @@ def test_a_mapping_of_ones_own_is_checked_at_the_start(open_api: Callable[..., A
     with (config_dir / "accounts.toml").open("a", encoding="utf-8") as accounts:
         accounts.write(f'[own]\nsystem = "generic"\nsecrets = ["file:{config_dir.parent}/secret"]\n')
         accounts.write('label_sets = ["intent"]\noptions = { colour = "red" }\n')
-    with pytest.raises(SettingsError, match=r"own\.options\.mapping: Field required"):
+    with pytest.raises(SettingsError, match=r"own\.options\.mapping: missing"):
         open_api(config_dir=config_dir)

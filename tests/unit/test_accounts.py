@@ -80,3 +80,35 @@ def test_every_mistake_is_named_and_no_secret_with_it(tmp_path: Path) -> None:
     ):
         assert part in named
     assert "s3cret" not in named
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "shop.system: missing"),
+        (
+            'system = "github"\nlabel_set = ["intent"]',
+            "shop.label_set: there is no such field; did you mean label_sets?",
+        ),
+        ('system = "github"\nmax_per_minute = 0', "shop.max_per_minute: expected 1 or more"),
+        ('system = "github"\nkinds = ["tickets"]', "shop.kinds.0: expected 'ticket' or 'comment'"),
+        ('system = "github"\nallow_private = "perhaps"', "shop.allow_private: expected true or false"),
+        (
+            'system = "github"\nwrite_back.intent.top_n = 2',
+            "shop.write_back.intent.top_n: there is no such field; did you mean top_k?",
+        ),
+        ('system = "github"\nwrite_back.intent.mode = "tell"', "intent.mode: expected 'apply' or 'suggest'"),
+    ],
+)
+def test_a_mistake_is_told_by_file_account_field_and_what_was_expected(tmp_path: Path, line: str, told: str) -> None:
+    labels = 'label_sets = ["intent"]\n'
+    with pytest.raises(SettingsError) as refused:
+        Accounts.load(written(tmp_path, f"[shop]\n{labels}{line}"), environ={})
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{tmp_path / 'accounts.toml'}: shop.")
+    assert told in problem
+
+
+def test_a_name_that_no_path_could_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"a shop\.name: expected a text that matches"):
+        Accounts.load(written(tmp_path, '["a shop"]\nsystem = "github"\nlabel_sets = ["intent"]'), environ={})

@@ -67,6 +67,18 @@ def test_a_broker_out_of_reach_is_exit_code_3(tagmill):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "fate"),
+    [((), "kept in the ledger, so do not send it again"), (("--direct",), "not accepted, since --direct goes past")],
+    ids=["accepted", "direct"],
+)
+def test_without_a_broker_it_is_said_what_became_of_the_text_and_what_to_do(tagmill, options, fate):
+    done = tagmill("enqueue", "快递三天没动了", "-l", "物流,退款", *options)
+    assert done.code == 3
+    assert fate in " ".join(done.err.split())
+    assert "`make up`" in done.err
+
+
 def test_settings_show_their_origin_and_hide_their_secrets(tagmill):
     secret = {
         **tagmill.environ,

@@ -45,10 +45,50 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
     text = "\n".join(told)
     assert len(told) == 5
     assert "'stray' stands outside a section" in text
-    assert "batching.max_messages: Input should be greater than or equal to 1" in text
+    assert "batching.max_messages: expected 1 or more" in text
     assert "batching.speed: there is no such setting" in text
     assert "(in TAGMILL_RETRIES__MAX_ATTEMPTS)" in text
     assert "TAGMILL_MODEL__COLOUR: there is no setting model.colour" in text
+
+
+def test_what_is_wrong_together_is_told_beside_what_is_wrong_by_itself(tmp_path: Path) -> None:
+    told = problems(
+        tmp_path,
+        TAGMILL_RETRIES__MAX_ATTEMPTS="many",
+        TAGMILL_LABELS__SUGGEST_AT="0.9",
+        TAGMILL_BROKER__PREFETCH="16",
+    )
+    assert [problem.partition(" ")[0] for problem in told] == [
+        "retries.max_attempts:",
+        "broker.prefetch",
+        "labels.suggest_at",
+    ]
+
+
+def test_nothing_is_guessed_about_a_setting_that_is_wrong_by_itself(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, TAGMILL_BROKER__PREFETCH="16", TAGMILL_BATCHING__MAX_MESSAGES="eight")
+    assert told == "batching.max_messages: expected a whole number (in TAGMILL_BATCHING__MAX_MESSAGES)"
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "problem"),
+    [
+        (
+            "[batching]\nmax_mesages = 8",
+            {},
+            "batching.max_mesages: there is no such setting; did you mean batching.max_mes",
+        ),
+        ("[bathcing]\nmax_messages = 8", {}, "bathcing: there is no such setting; did you mean batching?"),
+        ("", {"TAGMILL_BROKR__URL": "x"}, "there is no setting brokr.url; did you mean TAGMILL_BROKER__URL"),
+        ("", {"TAGMILL_ZZZ__QQQ": "x"}, "there is no setting zzz.qqq; `tagmill config show` lists them"),
+    ],
+    ids=["field", "section", "variable", "nothing like it"],
+)
+def test_a_misspelt_name_comes_with_those_it_is_near_to(
+    tmp_path: Path, toml: str, environ: dict[str, str], problem: str
+) -> None:
+    (told,) = problems(tmp_path, toml, **environ)
+    assert problem in told
 
 
 @pytest.mark.parametrize(
@@ -96,7 +136,7 @@ def test_every_problem_is_told_at_once_and_where_it_is(tmp_path: Path) -> None:
         ),
         ({"TAGMILL_WRITEBACK__BACKOFF_S": "900"}, "writeback.backoff_s 900 is above writeback.backoff_max_s 600"),
         ({"TAGMILL_INTAKE__BACKOFF_S": "60"}, "intake.backoff_s 60 is above intake.backoff_max_s 30"),
-        ({"TAGMILL_BROKER__ALLOW_UNSAFE": '["fsync"]'}, "broker.allow_unsafe.0: Input should be 'eviction', 'no-aof'"),
+        ({"TAGMILL_BROKER__ALLOW_UNSAFE": '["fsync"]'}, "broker.allow_unsafe.0: expected 'eviction', 'no-aof' or"),
     ],
 )
 def test_settings_that_are_wrong_together_are_refused(tmp_path: Path, environ: dict[str, str], problem: str) -> None:
