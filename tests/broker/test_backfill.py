@@ -1,72 +1,28 @@
-"""A backfill gives every row its answer once, in order, wherever it was killed; through a real worker."""
+"""A backfill gives every row its answer once, in order, through a real worker; killed meanwhile: ``tests/guarantees``."""
 
 import csv
 import gzip
-import json
-import random
-import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
-from producers.backfill.job import JobFile
-from tests.broker.sites import CANARY, LABELS, Broker, Site
+from tests.broker.backfill_desk import Desk, desk_on, lines
+from tests.broker.sites import CANARY, LABELS, Broker
 from tests.children import background
-from tests.commands import Ran, Tagmill
+from tests.commands import Tagmill
 from tests.servers import RedisServer, server_folder, wait_until
-
-SMALL = {
-    "TAGMILL_BACKFILL__WINDOW_ROWS": "40",
-    "TAGMILL_BACKFILL__CHUNK_ITEMS": "8",
-    "TAGMILL_BACKFILL__IN_FLIGHT": "3",
-}
-
-
-class Desk:
-    """An analyst's folder beside a site."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.environ = {**site.environ, **SMALL, "TAGMILL_BACKFILL__JOBS_DIR": str(site.folder / "jobs")}
-
-    def __call__(self, *arguments: str) -> Ran:
-        return Tagmill(self.site.folder, self.environ)("backfill", *arguments)
-
-    def run(self, source: Path, *arguments: str) -> Ran:
-        return self(str(source), "-l", ",".join(LABELS), "--json", *arguments)
-
-    def source(self, name: str, rows: int) -> Path:
-        """A file of so many rows of which every fifth has the text of the one before."""
-        path = self.site.folder / f"{name}.jsonl"
-        texts = [f"{name} {CANARY} {i - (i % 5 == 4)}" for i in range(rows)]
-        lines = [{"id": f"{name}-{i}", "text": text, "n": i} for i, text in enumerate(texts)]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        return path
-
-    def path(self, name: str) -> Path:
-        return self.site.folder / name
-
-    def job(self, name: str) -> JobFile:
-        return JobFile.open(self.site.folder / "jobs", name)
 
 
 @pytest.fixture(scope="module")
 def desk(many_databases: RedisServer) -> Iterator[Desk]:
     """A desk on a Redis with a worker that runs."""
-    broker = Broker.on(many_databases, None)
-    with server_folder("backfill") as folder, closing(broker.site(folder)) as site, site.worker().running():
-        yield Desk(site)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with desk_on(many_databases) as desk:
+        yield desk
 
 
 def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk) -> None:
@@ -186,34 +142,6 @@ def test_a_table_is_a_source_and_its_job_is_resumed_by_its_name(desk: Desk) -> N
     assert [row["id"] for row in lines(desk.path("table.out.jsonl"))] == [n * 7 for n in range(1, 31)]
 
 
-def test_killed_at_random_points_and_run_again_it_writes_what_one_clean_run_writes(desk: Desk) -> None:
-    seed = random.randrange(1000)
-    print(f"seed={seed}")
-    source = desk.source("killed", 400)
-    chance = random.Random(seed)
-    name = "kill"
-    arguments = ["-l", ",".join(LABELS), "--job", name, "--out", "killed.out.jsonl"]
-    kills = 0
-    for answered in sorted(chance.sample(range(1, 300), 4)):
-        with background(
-            [sys.executable, "-m", "tagmill", "backfill", str(source), *arguments],
-            environ=desk.environ,
-            log=desk.path("killed.log"),
-            cwd=desk.site.folder,
-        ) as process:
-            wait_until(f"{answered} rows are read or answered", lambda n=answered: _reached(desk, name, n, process))
-            process.kill()
-            kills += process.wait() == -signal.SIGKILL
-    assert kills, "no run was killed before its end"
-    done = desk.run(source, *arguments[2:])
-    assert done.code == 0, done.err
-    clean = desk.run(source, "--job", f"{name}-clean", "--again", "--out", "clean.out.jsonl")
-    assert clean.code == 0, clean.err
-    assert desk.path("killed.out.jsonl").read_bytes() == desk.path("clean.out.jsonl").read_bytes()
-    [report] = done.rows
-    assert report["read"] == 400 == report["tagged"] + report["cached"]
-
-
 def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> None:
     source = desk.source("paused", 60)
     slow = ["-l", ",".join(LABELS), "--job", "paused", "--out", "paused.out.jsonl", "--max-rate", "5"]
@@ -223,7 +151,7 @@ def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> Non
         log=desk.path("paused.log"),
         cwd=desk.site.folder,
     ) as process:
-        wait_until("a row is answered", lambda: _reached(desk, "paused", 1, process))
+        wait_until("a row is answered", lambda: desk.reached("paused", 1, process))
         assert desk("pause", "paused").code == 0
         assert process.wait(20) == 1, desk.path("paused.log").read_text()
     assert desk("status", "paused", "--json").rows[0]["state"] == "paused"
@@ -232,17 +160,6 @@ def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> Non
     assert (done.rows[0]["read"], done.rows[0]["open"]) == (60, 0)
     assert [row["n"] for row in lines(desk.path("paused.out.jsonl"))] == list(range(60))
     assert {row["job"]: row["state"] for row in desk("list", "--json").rows}["paused"] == "done"
-
-
-def _reached(desk: Desk, name: str, answered: int, process: "subprocess.Popen[bytes]") -> bool:
-    if process.poll() is not None:
-        return True
-    path = desk.site.folder / "jobs" / f"{name}.job"
-    if not path.exists():
-        return False
-    with closing(JobFile(path)) as job:
-        counts = job.counts()
-    return counts.read - counts.open >= answered
 
 
 def test_what_stands_in_the_ledger_is_not_asked_again(desk: Desk) -> None:
