@@ -1,4 +1,4 @@
-"""A backfill gives every row its answer once, in order, through a real worker; killed meanwhile: ``tests/guarantees``."""
+"""A backfill gives every row its answer once, in order, through a real worker; killed: ``tests/guarantees``."""
 
 import csv
 import gzip

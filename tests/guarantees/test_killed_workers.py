@@ -12,12 +12,30 @@ import pytest
 
 from tests.broker.sites import ANSWER_S, Site
 from tests.faults.trial import Trial
-from tests.servers import wait_until
+from tests.servers import PostgresServer, wait_until
 
 SLOW = {"model__name": "fake:pass_s=0.3,failing=1", "batching__max_messages": 16}
 KILLS = 2
 ON_REDIS = pytest.mark.parametrize("broker", ["redis"], indirect=True, scope="session")
-"""For what happens between a worker and its own children: no broker takes part in it."""
+"""For what happens between a worker and its ledger or its own children: no broker takes part in it."""
+
+
+@ON_REDIS
+def test_what_is_computed_and_cannot_be_stored_is_not_acknowledged(
+    own_site: Site, postgres_server: PostgresServer
+) -> None:
+    trial, settings = Trial(own_site, name="not_stored"), {**SLOW, "ledger__url": postgres_server.url}
+    with trial.worker(**settings).running() as first:
+        assert own_site.send().get(timeout=ANSWER_S)["decision"], "it has a ledger so far"
+        postgres_server.stop()
+        ids = own_site.send_many(20)
+        wait_until("it cannot store", lambda: bool(first.events("ledger.unavailable")), timeout_s=ANSWER_S)
+        first.kill()
+    assert own_site.done(ids) == 0
+    postgres_server.start()
+    trial.let_time_run_out()
+    with trial.worker(**settings).running():
+        wait_until("the next worker answers all", lambda: own_site.done(ids) == len(ids), timeout_s=ANSWER_S)
 
 
 def test_what_killed_workers_held_is_answered_by_the_next_one(own_site: Site) -> None:
