@@ -448,8 +448,11 @@ def _merge(from_file: Mapping[str, Any], from_env: Mapping[str, Any]) -> dict[st
 
 def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     known = _known_variables()
+    with_one_underscore = {variable.replace("__", "_"): variable for variable in known}
     for variable in environ:
-        if variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
+        if variable in with_one_underscore:
+            yield f"{variable}: two underscores end the section's name: {with_one_underscore[variable]}"
+        elif variable.startswith(ENV_PREFIX) and "__" in variable and variable not in known:
             name = variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
             near = did_you_mean(variable, known)
             yield f"{variable}: there is no setting {name}{near or '; `tagmill config show` lists them'}"

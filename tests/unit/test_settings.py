@@ -80,9 +80,10 @@ def test_nothing_is_guessed_about_a_setting_that_is_wrong_by_itself(tmp_path: Pa
         ),
         ("[bathcing]\nmax_messages = 8", {}, "bathcing: there is no such setting; did you mean batching?"),
         ("", {"TAGMILL_BROKR__URL": "x"}, "there is no setting brokr.url; did you mean TAGMILL_BROKER__URL"),
+        ("", {"TAGMILL_BROKER_URL": "x"}, "two underscores end the section's name: TAGMILL_BROKER__URL"),
         ("", {"TAGMILL_ZZZ__QQQ": "x"}, "there is no setting zzz.qqq; `tagmill config show` lists them"),
     ],
-    ids=["field", "section", "variable", "nothing like it"],
+    ids=["field", "section", "variable", "underscore", "nothing like it"],
 )
 def test_a_misspelt_name_comes_with_those_it_is_near_to(
     tmp_path: Path, toml: str, environ: dict[str, str], problem: str
