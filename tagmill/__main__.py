@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "models": "List, fetch and convert models.",
     "metrics": "Print what a worker counts, and what to do with it.",
     "flower": "Start Flower for these queues.",
-    "bench": "Measure the queue.",
+    "bench": "Measure the queue, a worker, the HTTP API, backfills and the engine.",
     "lab": "Train and evaluate models offline.",
 }
 

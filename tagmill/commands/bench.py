@@ -37,7 +37,10 @@ def command() -> None:
 @click.option("--brokers", default="redis,rabbitmq", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def queue(messages: int, rounds: int, brokers: str, as_json: bool) -> None:
-    """Texts a second through real brokers with an engine that costs nothing, beside plain Celery in the same run."""
+    """Texts a second through real brokers, beside plain Celery in the same run; some minutes.
+
+    With an engine that costs nothing.
+    """
     from benchmarks.queue import run
 
     figures = run(
@@ -84,7 +87,7 @@ def engine(device: str, size: str, threads: int, requests: int, as_json: bool) -
 @click.option("--texts", type=click.IntRange(100), default=1000, show_default=True, help="Of each run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def worker(device: str, size: str, precision: str, threads: int, texts: int, as_json: bool) -> None:
-    """How much of its engine's speed a worker keeps, through a real Redis, one text a message."""
+    """How much of its engine's speed a worker keeps, through a real Redis, one text a message; some minutes."""
     from benchmarks.worker import Plan, run
 
     plan = Plan(device=device, size=size, precision=precision, threads=threads, texts=texts)

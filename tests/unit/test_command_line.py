@@ -44,6 +44,12 @@ def test_the_help_of_backfills_fits_into_eighty_columns_and_says_something_about
     assert all("  " in line.strip() for line in alone), alone
 
 
+def test_each_measurement_says_in_whole_sentences_what_it_measures(tagmill):
+    listed = tagmill("bench", "--help").out.partition("Commands:")[2]
+    assert "..." not in listed
+    assert "about half an hour" in " ".join(listed.split())
+
+
 def test_wrong_settings_are_reported_together_with_exit_code_2(tagmill):
     wrong = {**tagmill.environ, "TAGMILL_BROKER__PREFETCH": "4", "TAGMILL_NO__SUCH": "1"}
     done = Tagmill(tagmill.folder, wrong)("config", "show")
