@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
