@@ -164,8 +164,11 @@ class BatchingSettings(_Section):
     max_messages: int = Field(64, ge=1)
     max_tokens: int = Field(32_768, ge=512, description="Padded tokens of a batch's pairs, estimated.")
     max_wait_ms: float = Field(10.0, ge=0)
+    bulk_turn_ms: float = Field(
+        20.0, gt=0, description="Bulk work lets live work go first each time it has had the device for so long."
+    )
     bulk_every: int = Field(
-        8, ge=1, description="One batch in so many starts with bulk work, so that it never starves."
+        8, ge=1, description="Where both wait, one turn on the device in so many is bulk's, so that it never starves."
     )
     drain_s: float = Field(25.0, ge=0, description="A graceful stop finishes what was fetched, for at most this long.")
 

@@ -99,6 +99,7 @@ class WorkerApp(Celery):  # type: ignore[misc]  # celery ships no types
                 max_attempts=self.settings.retries.max_attempts,
                 meter=self.meter,
                 pepper=self.settings.cache.pepper.get_secret_value(),
+                turn_s=self.settings.batching.bulk_turn_ms / 1000,
             )
         return self._pipeline
 

@@ -2,12 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar
-
-from tagging.names import Lane
 
 T = TypeVar("T")
 
@@ -31,8 +27,6 @@ class BatchLimits:
     """Padded tokens: all pairs, each as long as the longest."""
     max_wait_s: float
     """The oldest message waits no longer for company."""
-    bulk_every: int = 8
-    """One batch in so many starts with bulk work, so that live traffic cannot starve it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +38,24 @@ class _Waiting(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """Keeps waiting messages in lanes, first in first out within one; live before bulk.
+    """Keeps the waiting messages of one lane, first in first out.
 
     Not thread-safe; ``now`` is handed in, in seconds of any monotonic clock.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
-        self._lanes: dict[Lane, deque[_Waiting[T]]] = {"live": deque(), "bulk": deque()}
-        self._batches = 0
+        self._waiting: deque[_Waiting[T]] = deque()
         self._pairs = 0
         self._longest = 0
         self._loners = 0
 
     def __len__(self) -> int:
-        return sum(len(lane) for lane in self._lanes.values())
+        return len(self._waiting)
 
-    def add(self, item: T, *, size: Size, lane: Lane, now: float, alone: bool = False) -> None:
+    def add(self, item: T, *, size: Size, now: float, alone: bool = False) -> None:
         """Let the item wait for a batch; ``alone`` if it must not share one."""
-        self._lanes[lane].append(_Waiting(item, size, now, alone))
+        self._waiting.append(_Waiting(item, size, now, alone))
         self._pairs += size.pairs
         self._longest = max(self._longest, size.longest)
         self._loners += alone
@@ -74,52 +67,37 @@ class Batcher(Generic[T]):
         if fits:
             return len(self) >= self._limits.max_messages
         taken, closed = self._choose()
-        return bool(taken) and (closed or len(taken) >= self._limits.max_messages)
+        return taken > 0 and (closed or taken >= self._limits.max_messages)
 
     def overdue_at(self) -> float:
         """When the oldest message has waited long enough; infinity when none waits."""
-        oldest = min((lane[0].since for lane in self._lanes.values() if lane), default=math.inf)
-        return oldest + self._limits.max_wait_s
+        return self._waiting[0].since + self._limits.max_wait_s if self._waiting else math.inf
 
     def take(self) -> list[T]:
         """The next batch, in order; empty when nothing waits."""
-        taken, _ = self._choose()
-        for lane, waiting in taken:
-            self._lanes[lane].popleft()
-            self._pairs -= waiting.size.pairs
-            self._loners -= waiting.alone
-        self._batches += bool(taken)
+        n, _ = self._choose()
+        taken = [self._waiting.popleft() for _ in range(n)]
+        self._pairs -= sum(waiting.size.pairs for waiting in taken)
+        self._loners -= sum(waiting.alone for waiting in taken)
         if not self:
             self._longest = 0
-        return [waiting.item for _, waiting in taken]
+        return [waiting.item for waiting in taken]
 
     def clear(self) -> list[T]:
         """Everything that waits, which is then forgotten."""
-        items = [waiting.item for lane in self._lanes.values() for waiting in lane]
-        for lane in self._lanes.values():
-            lane.clear()
+        items = [waiting.item for waiting in self._waiting]
+        self._waiting.clear()
         self._pairs = self._longest = self._loners = 0
         return items
 
-    def _choose(self) -> tuple[list[tuple[Lane, _Waiting[T]]], bool]:
-        """The messages of the next batch, and whether one more is waiting that does not fit."""
-        taken: list[tuple[Lane, _Waiting[T]]] = []
+    def _choose(self) -> tuple[int, bool]:
+        """How many messages make the next batch, and whether one more is waiting that does not fit."""
         pairs = longest = 0
-        for lane, waiting in self._in_order():
-            if taken and (waiting.alone or taken[0][1].alone or len(taken) == self._limits.max_messages):
-                return taken, True
+        for n, waiting in enumerate(self._waiting):
+            if n and (waiting.alone or self._waiting[0].alone or n == self._limits.max_messages):
+                return n, True
             pairs, longest = pairs + waiting.size.pairs, max(longest, waiting.size.longest)
-            if taken and pairs * longest > self._limits.max_tokens:
-                return taken, True
-            taken.append((lane, waiting))
-        return taken, pairs * longest >= self._limits.max_tokens or (bool(taken) and taken[0][1].alone)
-
-    def _in_order(self) -> Iterator[tuple[Lane, _Waiting[T]]]:
-        live, bulk = self._lanes["live"], self._lanes["bulk"]
-        bulk_first = bool(bulk) and (self._batches + 1) % self._limits.bulk_every == 0
-        if bulk_first:
-            yield "bulk", bulk[0]
-        for waiting in live:
-            yield "live", waiting
-        for waiting in islice(bulk, int(bulk_first), None):
-            yield "bulk", waiting
+            if n and pairs * longest > self._limits.max_tokens:
+                return n, True
+        is_alone = bool(self._waiting) and self._waiting[0].alone
+        return len(self), is_alone or pairs * longest >= self._limits.max_tokens

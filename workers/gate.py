@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from tagging.names import Lane
 from workers.batching import Batcher, BatchLimits, Size
 
 T = TypeVar("T")
 
 
 class Gate(Generic[T]):
-    """Where requests wait for a batch, and batches for the device. Thread-safe around a ``Batcher``."""
+    """Where the requests of a lane wait for a batch, and batches for the device. Thread-safe around a ``Batcher``."""
 
     def __init__(self, limits: BatchLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._batcher: Batcher[T] = Batcher(limits)
@@ -25,18 +24,18 @@ class Gate(Generic[T]):
     def __len__(self) -> int:
         return len(self._batcher)
 
-    def put(self, item: T, *, size: Size, lane: Lane, now: float, alone: bool = False) -> None:
+    def put(self, item: T, *, size: Size, now: float, alone: bool = False) -> None:
         """Let the item wait; see ``Batcher.add``."""
         with self._changed:
             was_empty = not self._batcher
-            self._batcher.add(item, size=size, lane=lane, now=now, alone=alone)
+            self._batcher.add(item, size=size, now=now, alone=alone)
             if was_empty or self._batcher.is_full():
                 self._changed.notify_all()
 
     def take(self) -> list[T] | None:
         """Wait for the next batch; ``None`` once the gate is closed.
 
-        While the device is busy only a full batch leaves: a smaller one has time to grow.
+        While a batch of this lane is on the device only a full one leaves: a smaller one has time to grow.
         """
         with self._changed:
             while not self._closed:
@@ -47,7 +46,7 @@ class Gate(Generic[T]):
             return None
 
     def device_busy(self, busy: bool) -> None:
-        """Say whether the device has room."""
+        """Say whether a batch of this lane is on the device."""
         with self._changed:
             self._busy = busy
             self._changed.notify_all()

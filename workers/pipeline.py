@@ -1,9 +1,9 @@
 """From the messages of one batch to a verdict for each, every one of them recorded.
 
 The order of steps is all that lives here; Celery, Redis and torch are somebody else's. ``prepare`` reads the bodies
-and asks the caches, ``infer`` asks the engine for what is missing, ``exchange`` shares it with the other workers and
-takes what they were computing, ``record`` folds, stores and returns the verdicts. Batches overlap: while one infers,
-the next may prepare and the one before may exchange or record.
+and asks the caches, ``infer`` asks the engine for what is missing (``turns`` a part at a time), ``exchange`` shares it
+with the other workers and takes what they were computing, ``record`` folds, stores and returns the verdicts. Batches
+overlap: while one infers, the next may prepare and the one before may exchange or record.
 """
 
 import time
@@ -33,8 +33,9 @@ from workers.metrics import ENGINE_FAILURES, INFERENCE_SECONDS
 from workers.ports import Crashes, DeadLetters, Engine, Meter, ModelInfo, Pair, Sought, Stored, TagStore
 from workers.recall import Premise, Premises, Recall
 from workers.tally import cause_of, measure, measure_verdicts, tell
+from workers.turns import Stride
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
-from workers.weighing import weigh
+from workers.weighing import tokens_of_pair, weigh
 from workers.work import Delivery, Entry, Question, Work, entries_of
 
 log = structlog.get_logger()
@@ -60,6 +61,7 @@ class Pipeline:
         max_attempts: int,
         meter: Meter,
         pepper: str = "",
+        turn_s: float = 0.02,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -71,6 +73,7 @@ class Pipeline:
         self._max_attempts = max_attempts
         self._meter = meter
         self._pepper = pepper
+        self._stride = Stride(turn_s=turn_s)
         self._clock = clock
 
     @property
@@ -117,12 +120,21 @@ class Pipeline:
 
     def infer(self, work: Work) -> None:
         """Ask the engine for the pairs that are left. One thread at a time: the caller holds the device."""
-        began = self._clock()
-        # Batches pass here one after the other, so what the one before has computed is in memory by now.
-        self._recall.look_again(work.premises)
-        self._entail(work.premises, work)
-        self._recall.keep(work.premises)
-        work.infer_ms += (self._clock() - began) * 1000
+        self._compute(work.premises, work)
+
+    def turns(self, work: Work) -> Iterator[None]:
+        """As ``infer``, some texts at a time: between two turns others may have the device.
+
+        Long texts come first, so that those of a turn have about the same length.
+        """
+        left = sorted((premise for premise in work.premises if premise.for_device), key=lambda p: -len(p.text))
+        while left:
+            tokens = [_tokens(premise, max_length=self.model.max_length) for premise in left]
+            n, before = self._stride.cut(tokens), work.device_ms
+            self._compute(left[:n], work)
+            self._stride.learn(sum(tokens[:n]), (work.device_ms - before) / 1000)
+            if left := left[n:]:
+                yield
 
     def exchange(self, work: Work) -> None:
         """Share what was computed and take what other workers promised; the caller no longer holds the device.
@@ -212,6 +224,15 @@ class Pipeline:
 
     # infer
 
+    def _compute(self, premises: Sequence[Premise], work: Work) -> None:
+        """Ask the engine for what is left of these."""
+        began = self._clock()
+        # Batches pass here one after the other, so what the one before has computed is in memory by now.
+        self._recall.look_again(premises)
+        self._entail(premises, work)
+        self._recall.keep(premises)
+        work.infer_ms += (self._clock() - began) * 1000
+
     def _entail(self, premises: Iterable[Premise], work: Work) -> None:
         """Fill in the logits; a text that fails is found by halving, so that it costs its neighbours nothing."""
         asked = [(premise, digests) for premise in premises if (digests := premise.for_device)]
@@ -290,6 +311,11 @@ def _name_for_caches(model: ModelInfo) -> str:
 
 def _question(delivery: Delivery, task: TagTask, premises: Premises) -> Question:
     return Question(task=task, task_id=delivery.id, asked=premises.ask(task.text, task.hypotheses, task.long_text))
+
+
+def _tokens(premise: Premise, *, max_length: int) -> int:
+    """About what the device has to compute for this text."""
+    return len(premise.for_device) * tokens_of_pair(premise.text, premise.long_text, max_length=max_length)
 
 
 def _pairs(asked: Iterable[tuple[Premise, Iterable[bytes]]]) -> Iterator[Pair]:

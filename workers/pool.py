@@ -5,7 +5,8 @@ prefetching are Celery's code; so is the end of each task, which runs through Ce
 batch computed. Only what lies between is ours: requests wait in a ``Batcher``, runner threads carry batches through the
 ``Pipeline``, and the hub thread finishes them.
 
-At most one batch runs on the device and one is ready. Only the hub thread touches worker state, events and acks.
+Live and bulk work have batches of their own. Of each lane at most one batch is on the device and one is ready; a bulk
+batch steps aside for a live one (``workers.turns``). Only the hub thread touches worker state, events and acks.
 """
 
 import gc
@@ -29,7 +30,7 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state as worker_state
 
 from tagging.errors import EngineLost, StoreUnavailable, TagmillError
-from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, lane_of
+from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER, Lane, lane_of
 from tagging.redaction import redacted
 from tagging.settings import Settings
 from workers.batching import BatchLimits
@@ -40,6 +41,7 @@ from workers.pipeline import Pipeline
 from workers.requests import Request
 from workers.results import BatchedRedisBackend
 from workers.transport import acks_together
+from workers.turns import Device
 from workers.verdicts import Dead, Refused, Retry, Tagged, Verdict
 from workers.watchdog import Pulse
 from workers.work import Delivery, Work
@@ -48,7 +50,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_RUNNERS: Final = 3  # one batch recording, one on the device, one ready
+_RUNNERS: Final = 3  # of each lane: one batch recording, one on the device, one ready
 _RUNNERS_END_S: Final = 5.0
 _STORE_RETRY_S: Final = 1.0
 _GC_THRESHOLDS: Final = (20_000, 20, 50)  # a batch makes thousands of small objects, none of them in cycles
@@ -126,6 +128,15 @@ class _Job:
     finish: Callable[[Outcome], None]
 
 
+class _Side:
+    """What a lane has to itself: where its requests wait, and a place for one batch that is ready."""
+
+    def __init__(self, lane: Lane, limits: BatchLimits) -> None:
+        self.lane: Lane = lane
+        self.gate: Gate[_Job] = Gate(limits)
+        self.ready = threading.Lock()
+
+
 class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     """One answer per message, none lost, none silent."""
 
@@ -136,23 +147,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         settings = self.app.settings
         self._pipeline = self.app.build_pipeline()
         self._drain_s = settings.batching.drain_s
-        self._gate: Gate[_Job] = Gate(
-            BatchLimits(
-                max_messages=settings.batching.max_messages,
-                max_tokens=settings.batching.max_tokens,
-                max_wait_s=settings.batching.max_wait_ms / 1000,
-                bulk_every=settings.batching.bulk_every,
-            )
+        limits = BatchLimits(
+            max_messages=settings.batching.max_messages,
+            max_tokens=settings.batching.max_tokens,
+            max_wait_s=settings.batching.max_wait_ms / 1000,
         )
+        self._sides: dict[Lane, _Side] = {"live": _Side("live", limits), "bulk": _Side("bulk", limits)}
         self._dead_in_a_row = DeadInARow(limit=settings.worker.max_dead_in_a_row)
         self._hub: Any = None
         self._to_finish: deque[Callable[[], object]] = deque()
         self._something_to_finish = threading.Event()
         self._in_flight = 0
-        self._ready = threading.Lock()
-        self._device = threading.Lock()
+        self._device = Device(bulk_every=settings.batching.bulk_every)
         self._stopping = threading.Event()
-        self._runners = [threading.Thread(target=self._run, name=f"runner-{i}", daemon=True) for i in range(_RUNNERS)]
+        self._runners = [
+            threading.Thread(target=self._run, args=(side,), name=f"{side.lane}-{i}", daemon=True)
+            for side in self._sides.values()
+            for i in range(_RUNNERS)
+        ]
         for runner in self._runners:
             runner.start()
         # What is loaded by now stays: the collector need not walk through it after every few batches.
@@ -173,11 +185,10 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         request: Request = accept_callback.__self__
         self._in_flight += 1
         job = _Job(request, time.monotonic(), target, callback)
-        self._gate.put(
+        self._sides[lane_of(request.type)].gate.put(
             job,
             now=job.arrived_at,
             size=self._pipeline.weigh(request.type, request.args, request.kwargs),
-            lane=lane_of(request.type),
             # Whether it was the cause of what happened to its last batch is not known.
             alone=bool(request.delivery_info.get("redelivered") or request.request_dict.get("retries")),
         )
@@ -192,7 +203,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         stops = worker_state.should_stop is not None and worker_state.should_stop is not False
         if stops and not worker_state.should_terminate:
             self._drain()
-        dropped = self._gate.clear()
+        dropped = sum(side.gate.clear() for side in self._sides.values())
         self._in_flight -= dropped
         if dropped:
             log.info("buffer.returned", n=dropped)
@@ -200,7 +211,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
     def on_stop(self) -> None:
         """Let the runners go and end the engine."""
         self._stopping.set()
-        self._gate.close()
+        for side in self._sides.values():
+            side.gate.close()
         deadline = time.monotonic() + _RUNNERS_END_S
         for runner in self._runners:
             runner.join(max(0.0, deadline - time.monotonic()))
@@ -216,7 +228,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         model = self._pipeline.model
         return {
             **super()._get_info(),
-            "waiting": len(self._gate),
+            "waiting": sum(len(side.gate) for side in self._sides.values()),
             "in-flight": self._in_flight,
             "model": model.name,
             "device": model.device,
@@ -243,23 +255,23 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     # Runner threads
 
-    def _run(self) -> None:
+    def _run(self, side: _Side) -> None:
         while True:
-            self._ready.acquire()
-            jobs = self._gate.take()
+            side.ready.acquire()
+            jobs = side.gate.take()
             if jobs is None:
-                self._ready.release()
+                side.ready.release()
                 return
-            self._carry(jobs)
+            self._carry(jobs, side)
 
-    def _carry(self, jobs: list[_Job]) -> None:
+    def _carry(self, jobs: list[_Job], side: _Side) -> None:
         """Take a batch from the gate to its end. Entered with the ready slot held, which is given back early."""
         started_at = time.monotonic()
         jobs = self._still_wanted(jobs)
         self.on_hub(lambda: [job.request.on_accepted(os.getpid(), started_at) for job in jobs])
         deliveries = [_delivery(job, started_at) for job in jobs]
         try:
-            verdicts = self._process(deliveries)
+            verdicts = self._process(deliveries, side)
         except StoreUnavailable:
             self._hand_back(jobs)
         except EngineLost as e:
@@ -269,7 +281,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
         else:
             self._complete(jobs, verdicts, started_at)
 
-    def _process(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+    def _process(self, deliveries: Sequence[Delivery], side: _Side) -> list[Verdict]:
         """Verdicts for the deliveries, recorded.
 
         Raises:
@@ -277,7 +289,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             EngineLost: The engine does not come back.
         """
         try:
-            return self._through_the_device(deliveries)
+            return self._through_the_device(deliveries, side)
         except (StoreUnavailable, EngineLost):
             raise
         except Exception as e:
@@ -285,24 +297,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             log.exception("batch.failed", n=len(deliveries))
             return self._pipeline.give_up(deliveries, TagmillError(f"unexpected {type(e).__name__}"))
 
-    def _through_the_device(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+    def _through_the_device(self, deliveries: Sequence[Delivery], side: _Side) -> list[Verdict]:
         try:
             work = self._pipeline.prepare(deliveries)
             if on_device := work.came_back or work.needs_device:
-                self._take_device()
+                self._take_device(side)
         finally:
-            self._ready.release()
+            side.ready.release()
         if work.came_back:
-            return self._alone(work)
+            return self._alone(work, side)
         if on_device:
-            self._infer(work)
+            self._infer(work, side)
         self._pipeline.exchange(work)
         if work.needs_device:  # what other workers had promised did not come
-            self._take_device()
-            self._infer(work)
+            self._take_device(side)
+            self._infer(work, side)
         return self._record(work)
 
-    def _alone(self, work: Work) -> list[Verdict]:
+    def _alone(self, work: Work, side: _Side) -> list[Verdict]:
         """Verdicts for a message that came back. Entered with the device taken, which is given back at the end.
 
         So no two of them are counted at a time, and a worker's death counts against the one that ran.
@@ -315,7 +327,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
                 verdicts = self._record(work)
             self._with_ledger(lambda: self._pipeline.outlived(work))
         finally:
-            self._give_device_back()
+            self._give_device_back(side)
         return verdicts
 
     def _infer_alone(self, work: Work) -> None:
@@ -327,20 +339,24 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
             self._pipeline.outlived(work)  # a device that is broken is no message's fault
             raise
 
-    def _take_device(self) -> None:
-        self._device.acquire()
-        self._gate.device_busy(True)
+    def _take_device(self, side: _Side) -> None:
+        self._device.take(side.lane)
+        side.gate.device_busy(True)
 
-    def _infer(self, work: Work) -> None:
+    def _infer(self, work: Work, side: _Side) -> None:
         """Entered with the device taken, which is given back."""
         try:
-            self._pipeline.infer(work)
+            if side.lane == "live":
+                self._pipeline.infer(work)
+                return
+            for _ in self._pipeline.turns(work):
+                self._device.step_aside()
         finally:
-            self._give_device_back()
+            self._give_device_back(side)
 
-    def _give_device_back(self) -> None:
-        self._gate.device_busy(False)
-        self._device.release()
+    def _give_device_back(self, side: _Side) -> None:
+        side.gate.device_busy(False)
+        self._device.give_back()
 
     def _record(self, work: Work) -> list[Verdict]:
         """Store the batch.
@@ -438,7 +454,8 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     def _drain(self) -> None:
         """Finish what was fetched; the hub has halted, so its work is done here."""
-        self._gate.hurry()
+        for side in self._sides.values():
+            side.gate.hurry()
         deadline = time.monotonic() + self._drain_s
         while self._in_flight and not worker_state.should_terminate and time.monotonic() < deadline:
             self.app.pulse.beat()

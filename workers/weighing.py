@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tagging.labels import LabelBook, LabelSet
-from tagging.long_text import DEFAULT_OVERLAP
+from tagging.long_text import DEFAULT_OVERLAP, LongText
 from tagging.names import TAG_MANY
 from workers.batching import Size
 
@@ -22,6 +22,12 @@ def weigh(task: str, body: object, *, book: LabelBook, max_length: int) -> Size:
     pairs = sum(_pairs(item, book, max_length) for item in items)
     longest = max((_tokens(item.get("text")) for item in items), default=1)
     return Size(pairs=max(pairs, 1), longest=min(longest + _PAIR_OVERHEAD, max_length))
+
+
+def tokens_of_pair(text: str, long_text: LongText, *, max_length: int) -> int:
+    """About how many tokens the device computes for a pair of this text, in all of its windows."""
+    tokens = _tokens(text) + _PAIR_OVERHEAD
+    return min(tokens, max_length) if long_text.rule == "truncate" else tokens
 
 
 def _pairs(item: Mapping[str, Any], book: LabelBook, max_length: int) -> int:

@@ -53,19 +53,14 @@ def test_one_batch_runs_and_one_is_ready_and_no_more(site: Site) -> None:
     assert [r.get(timeout=ANSWER_S)["batch_size"] for r in results] == [32] * 64 + [16] * 16
 
 
-def test_live_messages_go_before_bulk_ones(site: Site) -> None:
-    blocker = site.send("!sleep 1")
-    site.wait_until_running(blocker)
-    bulk = [
-        site.client.send_task(
-            TAG_MANY, args=[{"labels": list(LABELS), "items": [{"text": f"长{i}{CANARY}" * 60}] * 20}], queue="tag.bulk"
-        )
-        for i in range(4)
-    ]
-    wait_until("bulk waits", lambda: {b.id for b in bulk} <= site.shown("reserved") | site.shown("active"))
+def test_a_live_message_waits_for_a_turn_of_the_bulk_batch_and_not_for_its_end(site: Site) -> None:
+    slow = [{"text": f"!sleep 0.15 长{i}{CANARY}" * 20} for i in range(20)]
+    bulk = site.client.send_task(TAG_MANY, args=[{"labels": list(LABELS), "items": slow}], queue="tag.bulk")
+    site.wait_until_running(bulk)
     live = site.send(task=TAG_COMMENT)
-    assert live.get(timeout=ANSWER_S)["batch_size"] > 1
-    assert [b.get(timeout=ANSWER_S)["done"] for b in bulk] == [20] * 4
+    assert live.get(timeout=ANSWER_S)["batch_size"] == 1
+    assert not bulk.ready(), "the bulk batch was done first"
+    assert bulk.get(timeout=ANSWER_S)["done"] == 20
 
 
 def test_its_heart_beats_and_a_ping_is_answered_while_the_device_is_busy(site: Site, events: Events) -> None:

@@ -9,18 +9,15 @@ from hypothesis import strategies as st
 from workers.batching import Batcher, BatchLimits, Size
 
 
-def batcher(
-    *, max_messages: int = 10, max_tokens: int = 100, max_wait_s: float = 1.0, bulk_every: int = 8
-) -> Batcher[int]:
-    limits = BatchLimits(max_messages=max_messages, max_tokens=max_tokens, max_wait_s=max_wait_s, bulk_every=bulk_every)
-    return Batcher(limits)
+def batcher(*, max_messages: int = 10, max_tokens: int = 100, max_wait_s: float = 1.0) -> Batcher[int]:
+    return Batcher(BatchLimits(max_messages=max_messages, max_tokens=max_tokens, max_wait_s=max_wait_s))
 
 
 def batcher_holding(*tokens: int, **limits: int) -> Batcher[int]:
     """Messages of one pair each, numbered from 0."""
     holding = batcher(**limits)
     for number, longest in enumerate(tokens):
-        holding.add(number, size=Size(pairs=1, longest=longest), lane="live", now=0.0)
+        holding.add(number, size=Size(pairs=1, longest=longest), now=0.0)
     return holding
 
 
@@ -50,8 +47,8 @@ def test_an_empty_one_gives_nothing_and_is_never_overdue() -> None:
 
 def test_is_overdue_when_its_oldest_message_has_waited_long_enough() -> None:
     holding = batcher(max_wait_s=0.5)
-    holding.add(1, size=Size(pairs=1, longest=1), lane="bulk", now=3.0)
-    holding.add(2, size=Size(pairs=1, longest=1), lane="live", now=4.0)
+    holding.add(1, size=Size(pairs=1, longest=1), now=3.0)
+    holding.add(2, size=Size(pairs=1, longest=1), now=4.0)
     assert holding.overdue_at() == 3.5
 
 
@@ -66,24 +63,10 @@ def test_is_full_at_the_limit_of_messages() -> None:
     assert batcher_holding(1, 1, max_messages=2).is_full()
 
 
-def test_live_goes_before_bulk_and_bulk_fills_what_is_left() -> None:
-    holding = batcher(max_messages=3)
-    for name, lane in enumerate(["bulk", "bulk", "live", "live"]):
-        holding.add(name, size=Size(pairs=1, longest=1), lane=lane, now=0.0)  # type: ignore[arg-type]  # a literal
-    assert (holding.take(), holding.take()) == ([2, 3, 0], [1])
-
-
-def test_one_batch_in_so_many_starts_with_bulk() -> None:
-    holding = batcher(max_messages=1, bulk_every=3)
-    for name, lane in enumerate(["live", "live", "live", "bulk"]):
-        holding.add(name, size=Size(pairs=1, longest=1), lane=lane, now=0.0)  # type: ignore[arg-type]  # a literal
-    assert [holding.take() for _ in range(4)] == [[0], [1], [3], [2]]
-
-
 def test_a_message_that_must_be_alone_shares_no_batch() -> None:
     holding = batcher()
     for name in range(4):
-        holding.add(name, size=Size(pairs=1, longest=1), lane="live", now=0.0, alone=name == 1)
+        holding.add(name, size=Size(pairs=1, longest=1), now=0.0, alone=name == 1)
     assert holding.is_full()
     assert [holding.take() for _ in range(3)] == [[0], [1], [2, 3]]
 
@@ -95,25 +78,22 @@ def test_forgets_what_it_is_told_to() -> None:
     assert not holding.is_full()
 
 
-messages = st.lists(
-    st.tuples(st.integers(1, 20), st.integers(1, 60), st.sampled_from(["live", "bulk"]), st.booleans()), max_size=40
-)
+messages = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 60), st.booleans()), max_size=40)
 
 
-@given(messages, st.integers(1, 8), st.integers(1, 300), st.integers(1, 4))
-def test_every_message_leaves_once_within_the_limits_and_in_order_of_its_lane(
-    waiting: list[tuple[int, int, str, bool]], max_messages: int, max_tokens: int, bulk_every: int
+@given(messages, st.integers(1, 8), st.integers(1, 300))
+def test_every_message_leaves_once_within_the_limits_and_in_order(
+    waiting: list[tuple[int, int, bool]], max_messages: int, max_tokens: int
 ) -> None:
-    holding = batcher(max_messages=max_messages, max_tokens=max_tokens, bulk_every=bulk_every)
-    for number, (pairs, longest, lane, alone) in enumerate(waiting):
-        holding.add(number, size=Size(pairs=pairs, longest=longest), lane=lane, now=0.0, alone=alone)  # type: ignore[arg-type]  # a literal
+    holding = batcher(max_messages=max_messages, max_tokens=max_tokens)
+    for number, (pairs, longest, alone) in enumerate(waiting):
+        holding.add(number, size=Size(pairs=pairs, longest=longest), now=0.0, alone=alone)
     left: list[int] = []
     while holding:
         batch = holding.take()
         assert 1 <= len(batch) <= max_messages
-        assert len(batch) == 1 or not any(waiting[i][3] for i in batch)
+        assert len(batch) == 1 or not any(waiting[i][2] for i in batch)
         padded = sum(waiting[i][0] for i in batch) * max(waiting[i][1] for i in batch)
         assert len(batch) == 1 or padded <= max_tokens
         left += batch
-    for lane in ("live", "bulk"):
-        assert [i for i in left if waiting[i][2] == lane] == [i for i, w in enumerate(waiting) if w[2] == lane]
+    assert left == list(range(len(waiting)))

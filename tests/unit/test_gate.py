@@ -27,7 +27,7 @@ def gate(*, max_messages: int = 3, max_wait_s: float = 1.0, clock: Callable[[], 
 def put(into: Gate[object], n: int, *, now: float = 0.0) -> list[object]:
     items = [object() for _ in range(n)]
     for item in items:
-        into.put(item, size=SIZE, lane="live", now=now)
+        into.put(item, size=SIZE, now=now)
     return items
 
 

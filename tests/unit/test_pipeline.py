@@ -411,6 +411,38 @@ def test_what_the_batch_before_has_just_computed_is_not_computed_again() -> None
     assert tagged(*bench.pipeline.record(second))["cache"] == "local"
 
 
+LONG = 400
+"""Characters, so that two of its pairs are more than a turn."""
+
+
+def test_between_the_turns_of_a_batch_others_are_computed_and_nothing_twice() -> None:
+    bench = Bench(engine := Poisoned())
+    texts = [f"{i}" + "长" * LONG for i in range(3)]
+    bulk, live = bench.pipeline.prepare([many(*texts)]), bench.pipeline.prepare([message(texts[2], id_="live")])
+    turns = bench.pipeline.turns(bulk)
+    next(turns)
+    bench.pipeline.infer(live)
+    assert [len(pairs) for pairs in engine.passes] == [2, 2], "a turn was longer than a text"
+    assert list(turns) == [None]
+    assert sorted(pair.text for pair in engine.asked) == sorted(2 * texts)
+    (verdict,) = bench.pipeline.record(bulk)
+    assert [answer["cache"] for answer in tagged(verdict)["answers"]] == ["none", "none", "local"]
+
+
+def test_a_batch_that_fits_into_a_turn_is_computed_in_one() -> None:
+    bench = Bench(engine := Poisoned())
+    assert list(bench.pipeline.turns(bench.pipeline.prepare([many("a", "b", "c")]))) == []
+    assert [len(pairs) for pairs in engine.passes] == [6]
+
+
+def test_a_text_that_fails_in_a_turn_costs_the_others_nothing() -> None:
+    bench = Bench()
+    work = bench.pipeline.prepare([many("fine " + "长" * LONG, f"{POISON} " + "长" * LONG, "fine too", attempts=2)])
+    assert len(list(bench.pipeline.turns(work))) > 0
+    (verdict,) = bench.pipeline.record(work)
+    assert ["error" in answer for answer in tagged(verdict)["answers"]] == [False, True, False]
+
+
 def test_a_text_that_fails_still_has_the_answers_that_were_known() -> None:
     bench = Bench(Patient())
     bench.run(message(POISON, id_="1", labels=["a"]))
