@@ -23,7 +23,7 @@ from tagging.settings import load
 from tagmill.embedded import end_on_signals, redis_server, stop
 
 _LABELS: Final = "物流配送,退款退货,支付,账号登录,其他"
-_LIVE_TICKETS: Final = 200
+_LIVE_TICKETS: Final = 150
 _LIVE_EVERY_S: Final = 0.03
 _LIMIT_S: Final = 60.0
 _TEXT: Final = "订单{}付款后一直显示处理中，麻烦帮忙看一下什么时候可以发货，谢谢"
@@ -51,41 +51,61 @@ def run(plan: Plan, *, echo: Callable[[str], None]) -> dict[str, Any]:
         return _measure(source, environ, folder, plan)
 
 
-def run_live(plan: Plan, *, pass_s: float, echo: Callable[[str], None]) -> dict[str, Any]:
-    """How long a live ticket waits for its answer, alone and during a backfill on the same worker.
+def run_live(plan: Plan, *, pass_s: float, rounds: int, echo: Callable[[str], None]) -> dict[str, Any]:
+    """How long a live ticket waits for its answer, alone and during a backfill on the same worker, in turns.
 
     Args:
-        plan: The backfill.
+        plan: The backfill of each round.
         pass_s: That the engine takes for a pass, whatever is in it.
+        rounds: How often; medians of the rounds are given.
         echo: Gets a line a phase.
 
     Raises:
-        RuntimeError: The backfill failed, or the worker gave no answer.
+        RuntimeError: A backfill failed, or the worker gave no answer.
     """
+    rows: list[dict[str, float]] = []
     with _served(f"fake:pass_s={pass_s:g}") as (folder, environ), closing(_desk(environ)) as desk:
-        _write(folder / "rows.jsonl", plan)
         _waits(desk, "warm", until=lambda n: n >= 20)
-        alone = _waits(desk, "alone", until=lambda n: n >= _LIVE_TICKETS)
-        echo(f"alone: p95 {_p95(alone):,.1f} ms")
-        process = _start(_command(folder), environ, folder / "backfill.log")
-        try:
-            during = _waits(desk, "during", until=lambda _: process.poll() is not None)
-        finally:
-            stop(process)
-        if process.returncode:
-            raise RuntimeError(f"the backfill ended with {process.returncode}")
-        echo(f"during a backfill: p95 {_p95(during):,.1f} ms")
+        for number in range(rounds):
+            alone = _waits(desk, f"alone {number}", until=lambda n: n >= _LIVE_TICKETS)
+            during, took_s = _waits_during(desk, number, plan, environ, folder)
+            rows.append(
+                {
+                    "p50_alone_ms": statistics.median(alone),
+                    "p50_during_ms": statistics.median(during),
+                    "p95_alone_ms": _p95(alone),
+                    "p95_during_ms": _p95(during),
+                    "p95_ratio": _p95(during) / _p95(alone),
+                    "tickets_during": len(during),
+                    "rows_per_s": plan.rows / took_s,
+                }
+            )
+            echo(f"round {number + 1}: {', '.join(f'{name} {value:,.2f}' for name, value in rows[-1].items())}")
     return {
         "rows": plan.rows,
         "pass_s": pass_s,
-        "tickets_alone": len(alone),
-        "tickets_during": len(during),
-        "p50_alone_ms": round(statistics.median(alone), 1),
-        "p50_during_ms": round(statistics.median(during), 1),
-        "p95_alone_ms": round(_p95(alone), 1),
-        "p95_during_ms": round(_p95(during), 1),
-        "p95_ratio": round(_p95(during) / _p95(alone), 2),
+        "rounds": rounds,
+        "tickets_alone": _LIVE_TICKETS,
+        **{name: round(statistics.median(row[name] for row in rows), 2) for name in rows[0]},
+        "p95_ratios": [round(row["p95_ratio"], 2) for row in rows],
     }
+
+
+def _waits_during(
+    desk: Publisher, number: int, plan: Plan, environ: Mapping[str, str], folder: Path
+) -> tuple[list[float], float]:
+    """Milliseconds that tickets waited while a backfill ran, and the seconds that it took."""
+    source = folder / f"rows-{number}.jsonl"
+    _write(source, plan, first=number * plan.rows)
+    log, began = folder / "backfill.log", time.perf_counter()
+    process = _start(_command(source, _LABELS), environ, log)
+    try:
+        during = _waits(desk, f"during {number}", until=lambda _: process.poll() is not None)
+    finally:
+        stop(process)
+    if process.returncode:
+        raise RuntimeError(f"the backfill ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    return during, time.perf_counter() - began
 
 
 @contextmanager
@@ -134,15 +154,15 @@ def _p95(waits: Sequence[float]) -> float:
     return statistics.quantiles(waits, n=20)[-1]
 
 
-def _command(folder: Path) -> list[str]:
-    source, out = folder / "rows.jsonl", folder / "out.jsonl"
-    return ["-m", "tagmill", "backfill", str(source), "-l", _LABELS, "--out", str(out), "--json"]
+def _command(source: Path, labels: str) -> list[str]:
+    out = source.with_suffix(".out.jsonl")
+    return ["-m", "tagmill", "backfill", str(source), "-l", labels, "--out", str(out), "--json"]
 
 
 def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan) -> dict[str, Any]:
     log = folder / "backfill.log"
     began = time.perf_counter()
-    process = _start(_command(folder), environ, log)
+    process = _start(_command(source, _LABELS), environ, log)
     try:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -165,12 +185,12 @@ def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan)
     }
 
 
-def _write(path: Path, plan: Plan) -> None:
-    """The rows; which of them repeat is spread evenly."""
+def _write(path: Path, plan: Plan, *, first: int = 0) -> None:
+    """The rows; which of them repeat is spread evenly. Those of another ``first`` have other texts."""
     distinct = max(1, round(plan.rows * (1 - plan.repeated)))
     with path.open("w", encoding="utf-8") as file:
         for number in range(plan.rows):
-            text = _TEXT.format(f"{number % distinct:09d}")
+            text = _TEXT.format(f"{first + number % distinct:09d}")
             file.write(json.dumps({"id": f"T-{number}", "text": text}, ensure_ascii=False) + "\n")
 
 

@@ -139,15 +139,18 @@ def backfill(rows: int, repeated: float, as_json: bool) -> None:
 
 
 @command.command("backfill-live")
-@click.option("--rows", type=click.IntRange(1000), default=20_000, show_default=True, help="Of the backfill.")
+@click.option("--rows", type=click.IntRange(1000), default=10_000, show_default=True, help="Of each backfill.")
 @click.option("--pass-ms", type=click.FloatRange(0), default=15.0, show_default=True, help="That a pass takes.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Alone and during; medians are printed."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def backfill_live(rows: int, pass_ms: float, as_json: bool) -> None:
-    """How long a live ticket waits, alone and during a backfill on the same worker."""
+def backfill_live(rows: int, pass_ms: float, rounds: int, as_json: bool) -> None:
+    """How long a live ticket waits, alone and during a backfill on the same worker, in turns."""
     from benchmarks.backfill import Plan, run_live
 
     plan = Plan(rows=rows, repeated=0.0)
-    figures = run_live(plan, pass_s=pass_ms / 1000, echo=lambda line: click.echo(line, err=True))
+    figures = run_live(plan, pass_s=pass_ms / 1000, rounds=rounds, echo=lambda line: click.echo(line, err=True))
     _show(figures, as_json=as_json)
 
 
