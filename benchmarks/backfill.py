@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from producers.publisher import Publisher
 from tagging.names import TAG_TICKET
@@ -38,13 +38,22 @@ class Plan:
     """Share of the rows whose text an earlier row has."""
 
 
+class Deployment(NamedTuple):
+    """A worker and its servers."""
+
+    folder: Path
+    environ: dict[str, str]
+    worker: int
+    """The process's id."""
+
+
 def run(plan: Plan, *, echo: Callable[[str], None]) -> dict[str, Any]:
     """Rows a second, peak memory and CPU time of the command, and its report.
 
     Raises:
         RuntimeError: The command or the worker failed.
     """
-    with _served("fake") as (folder, environ):
+    with served("fake", model__isolate=False) as (folder, environ, _):
         source = folder / "rows.jsonl"
         _write(source, plan)
         echo(f"{plan.rows:,} rows, {source.stat().st_size / 1e6:,.0f} MB")
@@ -64,7 +73,10 @@ def run_live(plan: Plan, *, pass_s: float, rounds: int, echo: Callable[[str], No
         RuntimeError: A backfill failed, or the worker gave no answer.
     """
     rows: list[dict[str, float]] = []
-    with _served(f"fake:pass_s={pass_s:g}") as (folder, environ), closing(_desk(environ)) as desk:
+    with (
+        served(f"fake:pass_s={pass_s:g}", model__isolate=False) as (folder, environ, _),
+        closing(_desk(environ)) as desk,
+    ):
         _waits(desk, "warm", until=lambda n: n >= 20)
         for number in range(rounds):
             alone = _waits(desk, f"alone {number}", until=lambda n: n >= _LIVE_TICKETS)
@@ -98,7 +110,7 @@ def _waits_during(
     source = folder / f"rows-{number}.jsonl"
     _write(source, plan, first=number * plan.rows)
     log, began = folder / "backfill.log", time.perf_counter()
-    process = _start(_command(source, _LABELS), environ, log)
+    process = start(backfill_command(source, _LABELS), environ, log)
     try:
         during = _waits(desk, f"during {number}", until=lambda _: process.poll() is not None)
     finally:
@@ -109,8 +121,8 @@ def _waits_during(
 
 
 @contextmanager
-def _served(model: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder, and the settings of a deployment with a worker of this model."""
+def served(model: str, **settings: object) -> Iterator[Deployment]:
+    """A deployment with a worker of this model; settings as in ``model__threads=2``."""
     end_on_signals()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-bench-")))
@@ -122,12 +134,12 @@ def _served(model: str) -> Iterator[tuple[Path, dict[str, str]]]:
             "TAGMILL_LEDGER__URL": f"sqlite:///{folder / 'ledger.db'}",
             "TAGMILL_BACKFILL__JOBS_DIR": str(folder / "jobs"),
             "TAGMILL_MODEL__NAME": model,
-            "TAGMILL_MODEL__ISOLATE": "false",
             "TAGMILL_LOG__LEVEL": "warning",
+            **{f"TAGMILL_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        worker = _start(["-m", "tagmill", "worker", "-l", "ERROR"], environ, folder / "worker.log")
+        worker = start(["-m", "tagmill", "worker", "-l", "ERROR"], environ, folder / "worker.log")
         stack.callback(stop, worker, grace_s=60)
-        yield folder, environ
+        yield Deployment(folder, environ, worker.pid)
 
 
 def _desk(environ: Mapping[str, str]) -> Publisher:
@@ -154,7 +166,8 @@ def _p95(waits: Sequence[float]) -> float:
     return statistics.quantiles(waits, n=20)[-1]
 
 
-def _command(source: Path, labels: str) -> list[str]:
+def backfill_command(source: Path, labels: str) -> list[str]:
+    """The arguments of a backfill of the source to a file beside it."""
     out = source.with_suffix(".out.jsonl")
     return ["-m", "tagmill", "backfill", str(source), "-l", labels, "--out", str(out), "--json"]
 
@@ -162,7 +175,7 @@ def _command(source: Path, labels: str) -> list[str]:
 def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan) -> dict[str, Any]:
     log = folder / "backfill.log"
     began = time.perf_counter()
-    process = _start(_command(source, _LABELS), environ, log)
+    process = start(backfill_command(source, _LABELS), environ, log)
     try:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -194,7 +207,8 @@ def _write(path: Path, plan: Plan, *, first: int = 0) -> None:
             file.write(json.dumps({"id": f"T-{number}", "text": text}, ensure_ascii=False) + "\n")
 
 
-def _start(arguments: list[str], environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start(arguments: list[str], environ: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """A Python process with these arguments, which says what it says to the log."""
     with log.open("wb") as sink:
         return subprocess.Popen(
             [sys.executable, *arguments], env={**os.environ, **environ}, stdout=sink, stderr=subprocess.STDOUT

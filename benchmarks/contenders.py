@@ -147,8 +147,8 @@ def _load(setup: Setup) -> Answering:
     import torch
 
     torch.set_num_threads(setup.threads)
-    if setup.name == "pipeline":
-        return _Pipeline(setup)
+    if setup.name.startswith("pipeline"):
+        return _Pipeline(setup, batch_size=int(setup.name.removeprefix("pipeline") or 1))
     if setup.name.startswith("padded"):
         return _Padded(setup, length=int(setup.name.removeprefix("padded")))
     return _OurEngine(setup)
@@ -194,9 +194,15 @@ def _converted(setup: Setup) -> Path:
 
 
 class _Pipeline:
-    """transformers' zero-shot pipeline, as its documentation has it: one request at a time, float32."""
+    """transformers' zero-shot pipeline, float32: one request at a time, as its documentation has it.
 
-    def __init__(self, setup: Setup) -> None:
+    Args:
+        setup: The model and where it runs.
+        batch_size: The pipeline's own, in pairs. Beyond 1 it is given all requests at once, which then have the same
+            labels.
+    """
+
+    def __init__(self, setup: Setup, *, batch_size: int) -> None:
         import torch
         from transformers import pipeline
 
@@ -205,17 +211,24 @@ class _Pipeline:
         self._pipe: Any = pipeline(
             "zero-shot-classification", model=directory, device=setup.device, dtype=torch.float32
         )
+        self._batch_size = batch_size
         self.lengths: list[int] = []
         self.computed_tokens = 0
 
     def scores(self, requests: Sequence[Request]) -> Iterator[Scores]:
-        for request in requests:
-            answer = self._pipe(request.text, list(request.labels), hypothesis_template="{}")
+        for request, answer in zip(requests, self._answers(requests), strict=True):
             by_label = dict(zip(answer["labels"], answer["scores"], strict=True))
             lengths = _lengths(request)
             self.lengths += lengths
-            self.computed_tokens += sum(lengths)  # a pass for each pair: nothing is padded
+            self.computed_tokens += sum(lengths)  # what is padded where it batches does not count
             yield [by_label[label] for label in request.labels]
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[Any]:
+        if self._batch_size == 1:
+            return (self._pipe(r.text, list(r.labels), hypothesis_template="{}") for r in requests)
+        [labels] = {request.labels for request in requests}
+        texts = [request.text for request in requests]
+        return iter(self._pipe(texts, list(labels), hypothesis_template="{}", batch_size=self._batch_size))
 
 
 class _Padded:

@@ -73,9 +73,9 @@ def run(plan: Plan, *, echo: Echo) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tagmill-bench-")))
         checkpoint = checkpoint_of(plan.size, folder)
-        processes: dict[str, _Process] = {}
+        processes: dict[str, Process] = {}
         for name in (*RIVALS, *plan.precisions):
-            processes[name] = stack.enter_context(_Process(name, checkpoint, folder / "cache", plan))
+            processes[name] = stack.enter_context(Process(name, checkpoint, folder / "cache", plan))
             echo(f"{name}: loaded in {processes[name].load_s:.1f} s")
         peaks = {precision: processes[precision].call(Contender.gemm_peak, precision) for precision in plan.precisions}
         echo(f"GEMM peak, GFLOP/s: {', '.join(f'{name} {peak:.0f}' for name, peak in peaks.items())}")
@@ -83,8 +83,8 @@ def run(plan: Plan, *, echo: Echo) -> dict[str, Any]:
         rows = {name: _row(plan, name, standing, processes, peaks) for name, standing in standings.items()}
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
-        "machine": _machine(),
+        "commit": commit(),
+        "machine": machine(),
         "device": plan.device,
         "size": plan.size,
         "threads": plan.threads,
@@ -96,7 +96,7 @@ def run(plan: Plan, *, echo: Echo) -> dict[str, Any]:
     }
 
 
-class _Process:
+class Process:
     """A contender in a process of its own, which ends with the block."""
 
     def __init__(self, name: str, checkpoint: Path, cache_dir: Path, plan: Plan) -> None:
@@ -116,7 +116,7 @@ class _Process:
         )
         self.load_s: float = self.call(Contender.load_s)
 
-    def __enter__(self) -> "_Process":
+    def __enter__(self) -> "Process":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +127,7 @@ class _Process:
         return self._executor.submit(function, *arguments).result()
 
 
-def _race(plan: Plan, processes: Mapping[str, _Process], echo: Echo) -> dict[str, Standing]:
+def _race(plan: Plan, processes: Mapping[str, Process], echo: Echo) -> dict[str, Standing]:
     """No caches: texts that are new, so that no contender can spare itself a pair."""
     fresh = [request for request in workload(requests=plan.requests) if request.kind == "fresh"]
     for name, process in processes.items():  # kernels and memory in place
@@ -146,7 +146,7 @@ def _race(plan: Plan, processes: Mapping[str, _Process], echo: Echo) -> dict[str
     return standings
 
 
-def _race_with_caches(plan: Plan, processes: Mapping[str, _Process], echo: Echo) -> dict[str, Standing]:
+def _race_with_caches(plan: Plan, processes: Mapping[str, Process], echo: Echo) -> dict[str, Standing]:
     """The whole workload with its repeats; a repeat costs the pipeline what the same request cost it at first."""
     requests = workload(requests=plan.requests)
     distinct = list({(request.text, request.labels): request for request in requests}.values())
@@ -165,7 +165,7 @@ def _race_with_caches(plan: Plan, processes: Mapping[str, _Process], echo: Echo)
 
 
 def _row(
-    plan: Plan, name: str, standing: Standing, processes: Mapping[str, _Process], peaks: Mapping[str, float]
+    plan: Plan, name: str, standing: Standing, processes: Mapping[str, Process], peaks: Mapping[str, float]
 ) -> Row:
     timings, process = standing.timings, processes[name.removesuffix(CACHES)]
     gflops = median([t.gflop / plan.seconds(t) for t in timings], 1)
@@ -220,13 +220,14 @@ def checkpoint_of(size: str, folder: Path) -> Path:
     return make_checkpoint(folder / size, size)
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of this checkout, or nothing where it is none."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processor and how many of its cores we may use."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores"

@@ -171,3 +171,11 @@ def cpu_s(pid: int) -> float:
     """CPU seconds that the process has used, its threads and the kernel on its behalf included."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_tree_s(pid: int) -> float:
+    """The same of the process and of those that it started and that still run."""
+    children = [
+        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    return cpu_s(pid) + sum(map(cpu_of_tree_s, children))

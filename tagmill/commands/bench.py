@@ -138,6 +138,20 @@ def backfill(rows: int, repeated: float, as_json: bool) -> None:
     _show(figures, as_json=as_json)
 
 
+@command.command("backfill-model")
+@click.option("--rows", type=click.IntRange(100), default=20_000, show_default=True, help="Of the backfill.")
+@click.option("--sample", type=click.IntRange(30), default=300, show_default=True, help="Rows that the loop gets.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads of each engine.")
+@click.option("--precision", default="int8", show_default=True, help="Of the worker that the backfill asks.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def backfill_model(rows: int, sample: int, threads: int, precision: str, as_json: bool) -> None:
+    """Rows a second of a backfill with the demo model beside a loop over transformers' pipeline, factor by factor."""
+    from benchmarks.backfill_model import Plan, run
+
+    plan = Plan(rows=rows, sample=sample, threads=threads, precision=precision)
+    _show(run(plan, echo=lambda line: click.echo(line, err=True)), as_json=as_json)
+
+
 @command.command("backfill-live")
 @click.option("--rows", type=click.IntRange(1000), default=10_000, show_default=True, help="Of each backfill.")
 @click.option("--pass-ms", type=click.FloatRange(0), default=15.0, show_default=True, help="That a pass takes.")
