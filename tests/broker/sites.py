@@ -50,8 +50,8 @@ class Broker:
             rabbit.control("eval", _ADD_VHOSTS)
         return cls("rabbitmq" if rabbit else "redis", redis_server, rabbit)
 
-    def site(self, folder: Path) -> "Site":
-        """A site that nobody else has seen."""
+    def site(self, folder: Path, *, ledger: str = "") -> "Site":
+        """A site that nobody else has seen, with its ledger at this URL or in a file."""
         number = next(_numbers)
         first = 3 * number
         url = (
@@ -63,7 +63,7 @@ class Broker:
             "TAGMILL_BROKER__URL": url,
             "TAGMILL_RESULTS__URL": self.redis_url(first + 1),
             "TAGMILL_CACHE__URL": self.redis_url(first + 2),
-            "TAGMILL_LEDGER__URL": f"sqlite:///{folder}/ledger.db",
+            "TAGMILL_LEDGER__URL": ledger or f"sqlite:///{folder}/ledger.db",
             "TAGMILL_MODEL__NAME": "fake:failing=1",
             "TAGMILL_BATCHING__MAX_MESSAGES": "32",
             "TAGMILL_RETRIES__MAX_ATTEMPTS": "3",

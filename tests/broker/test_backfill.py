@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.broker.backfill_desk import Desk, desk_on, lines
 from tests.broker.sites import CANARY, LABELS, Broker
 from tests.children import background
 from tests.commands import Tagmill
-from tests.servers import RedisServer, server_folder, wait_until
+from tests.servers import PostgresServer, RabbitServer, RedisServer, server_folder, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,20 @@ def desk(many_databases: RedisServer) -> Iterator[Desk]:
     """A desk on a Redis with a worker that runs."""
     with desk_on(many_databases) as desk:
         yield desk
+
+
+@pytest.fixture
+def production(
+    many_databases: RedisServer, rabbit_server: RabbitServer, postgres_server: PostgresServer
+) -> Iterator[Desk]:
+    """A desk on RabbitMQ, with a worker that runs and the ledger in PostgreSQL."""
+    broker = Broker.on(many_databases, rabbit_server)
+    with (
+        server_folder("production") as folder,
+        closing(broker.site(folder, ledger=postgres_server.url)) as site,
+        site.worker().running(),
+    ):
+        yield Desk(site)
 
 
 def test_every_row_is_answered_in_its_order_and_a_text_is_asked_once(desk: Desk) -> None:
@@ -141,6 +156,28 @@ def test_a_table_is_a_source_and_its_job_is_resumed_by_its_name(desk: Desk) -> N
     resumed = desk("resume", "table", "--json")
     assert (done.code, done.rows[0]["tagged"], resumed.rows[0]["read"]) == (0, 30, 30), done.err + resumed.err
     assert [row["id"] for row in lines(desk.path("table.out.jsonl"))] == [n * 7 for n in range(1, 31)]
+
+
+def test_on_rabbitmq_and_postgresql_it_is_killed_and_goes_on_and_is_undone(production: Desk) -> None:
+    source, name = production.source("production", 120), "production"
+    arguments = ["-l", ",".join(LABELS), "--job", name, "--out", "ledger"]
+    with background(
+        [sys.executable, "-m", "tagmill", "backfill", str(source), *arguments, "--max-rate", "100"],
+        environ=production.environ,
+        log=production.path("production.log"),
+        cwd=production.site.folder,
+    ) as process:
+        wait_until("20 rows are answered", lambda: production.reached(name, 20, process))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, production.path("production.log").read_text()
+    done = production(str(source), *arguments, "--json")
+    assert done.code == 0, done.err
+    [report] = done.rows
+    assert (report["read"], report["tagged"], report["open"]) == (120, 120, 0)
+    assert all(len(production.site.tags(f"production-{number}")) == 1 for number in range(120))
+    undone = production("undo", name, "--json")
+    assert undone.rows[0]["removed"] == 120, undone.err
+    assert not production.site.tags("production-7")
 
 
 def test_a_job_that_is_paused_ends_and_is_resumed_by_its_name(desk: Desk) -> None:
