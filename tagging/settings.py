@@ -118,9 +118,9 @@ class BackfillSettings(_Section):
     window_rows: int = Field(4096, ge=1, description="Rows that are read, deduplicated and sorted together.")
     chunk_items: int = Field(256, ge=1, le=MAX_ITEMS, description="Texts of a message at most.")
     chunk_tokens: int = Field(
-        8192, ge=1, description="Tokens of a message at most, padded and for all labels, a character counted as one."
+        32_768, ge=1, description="Tokens of a message at most, padded and for all labels, a character counted as one."
     )
-    in_flight: int = Field(4, ge=1, description="Messages that are sent and not answered.")
+    in_flight: int = Field(8, ge=1, description="Messages that are sent and not answered.")
     live_waiting_high: int = Field(200, ge=0, description="So many live messages waiting hold a backfill, until")
     live_waiting_low: int = Field(20, ge=0, description="no more than so many wait.")
     live_age_s: float = Field(5.0, gt=0, description="A live message that takes so long holds it as well.")

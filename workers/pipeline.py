@@ -128,12 +128,13 @@ class Pipeline:
         Long texts come first, so that those of a turn have about the same length.
         """
         left = sorted((premise for premise in work.premises if premise.for_device), key=lambda p: -len(p.text))
+        tokens = [_tokens(premise, max_length=self.model.max_length) for premise in left]
         while left:
-            tokens = [_tokens(premise, max_length=self.model.max_length) for premise in left]
-            n, before = self._stride.cut(tokens), work.device_ms
+            n, before_ms = self._stride.cut(tokens), work.device_ms
             self._compute(left[:n], work)
-            self._stride.learn(sum(tokens[:n]), (work.device_ms - before) / 1000)
-            if left := left[n:]:
+            self._stride.learn(sum(tokens[:n]), (work.device_ms - before_ms) / 1000)
+            left, tokens = left[n:], tokens[n:]
+            if left:
                 yield
 
     def exchange(self, work: Work) -> None:
