@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks import engine as engines
 from benchmarks.backfill import Deployment, backfill_command, served, start
-from benchmarks.contenders import Contender, Timing
+from benchmarks.contenders import Contender, Scores, Timing
 from benchmarks.queue import cpu_of_tree_s
 from benchmarks.tickets import tickets
 from benchmarks.workload import Request
@@ -115,6 +115,7 @@ def run(plan: Plan, *, echo: Callable[[str], None]) -> dict[str, Any]:
         "precision": plan.precision,
         "loop": {"sample": plan.sample, **race.figures(_LOOP)},
         "loop_batch_size_16": {"sample": plan.sample, **race.figures(_BATCHED_LOOP)},
+        "max_score_difference_to_loop": race.differences,
         "backfill": _figures(plan, race, cold),
         "one_label_renamed": _figures(plan, race, relabelled),
     }
@@ -128,6 +129,7 @@ class _Race:
         self._echo = echo
         self._processes: dict[tuple[str, int], engines.Process] = {}
         self._costs: dict[tuple[str, int], list[Cost]] = {}
+        self._differences: dict[str, float] = {}
         # Threads that wait for one another are slower than one on a busy machine: the loop may have either.
         loops = [(name, threads) for name in (_LOOP, _BATCHED_LOOP) for threads in sorted({1, plan.threads})]
         for name, threads in [*loops, *((precision, plan.threads) for precision in {_EXACT: 0, plan.precision: 0})]:
@@ -139,8 +141,12 @@ class _Race:
 
     def run(self, requests: Sequence[Request]) -> None:
         """A round: these rows, one contender after the other."""
+        exact: list[Scores] = []
         for key, process in self._processes.items():
             timing: Timing = process.call(Contender.answer, requests)
+            exact = exact or timing.scores  # the loop is the first
+            difference = engines.difference(timing.scores, exact)
+            self._differences[key[0]] = max(self._differences.get(key[0], 0.0), difference)
             self._costs[key].append(Cost(timing.wall_s / len(requests), timing.cpu_s / len(requests)))
             self._echo(f"{key[0]}, {key[1]} threads: {len(requests) / timing.wall_s:,.1f} rows/s")
 
@@ -152,6 +158,11 @@ class _Race:
             if contender == name
         ]
         return min(medians)
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """How far scores were from the loop's at most, by contender."""
+        return {name: float(f"{value:.2g}") for name, value in self._differences.items() if name != _LOOP}
 
     def figures(self, name: str) -> dict[str, Any]:
         """As they are printed."""

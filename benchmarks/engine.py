@@ -65,7 +65,7 @@ class Standing:
         """Note a round."""
         self.timings.append(timing)
         self.ratios.append(ratio)
-        self.max_abs_diff = max(self.max_abs_diff, _difference(timing.scores, exact))
+        self.max_abs_diff = max(self.max_abs_diff, difference(timing.scores, exact))
 
 
 def run(plan: Plan, *, echo: Echo) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _sum(timings: Sequence[Timing]) -> Timing:
     )
 
 
-def _difference(scores: Sequence[Scores], exact: Sequence[Scores]) -> float:
+def difference(scores: Sequence[Scores], exact: Sequence[Scores]) -> float:
     """The largest between two scores of one label; `scores` may be those of the first few requests only."""
     return max(
         abs(mine - theirs)

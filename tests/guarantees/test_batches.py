@@ -1,4 +1,5 @@
-"""The device pulls batches: while it is busy the next one grows, and heartbeats and ``inspect ping`` are answered.
+"""The device pulls batches: while it is busy the next one grows, a ticket waits for a turn of a bulk batch and not for
+its end, and heartbeats and ``inspect ping`` are answered.
 
 When a batch closes, message by message: ``tests/unit/test_batcher.py``.
 """
