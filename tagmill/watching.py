@@ -16,7 +16,7 @@ from rich.text import Text
 
 from producers.backfill.progress import Figures, Progress, Speedometer
 from producers.backfill.sources.extent import Extent
-from producers.backfill.wording import counted, duration
+from tagging.wording import counted, duration
 
 Watch = Callable[[Progress], None]
 

@@ -17,8 +17,8 @@ from producers.backfill.job import JobFile
 from producers.backfill.question import item_of_document
 from producers.backfill.rows import Record, Rejected, Row, checked
 from producers.backfill.runner import Plan, Runner, Source
-from producers.backfill.wording import counted, duration
 from tagging.documents import Document
+from tagging.wording import counted, duration
 
 _SEED: Final = 20_061  # any: the same source has the same sample
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ledger.intake import UNFINISHED, Intake, State
 from producers.backfill.job import JobFile
 from producers.backfill.question import Question
-from producers.backfill.wording import counted, duration
+from tagging.wording import counted, duration
 
 _CACHES: Final = {
     "none": "the model",

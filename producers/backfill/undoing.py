@@ -11,9 +11,9 @@ from ledger.tags import TagLedger
 from ledger.writebacks import OwnTag, WriteBackLedger
 from producers.backfill.job import Asked, JobFile
 from producers.backfill.runner import restored
-from producers.backfill.wording import counted
 from tagging.documents import Document
 from tagging.errors import JobRefused
+from tagging.wording import counted
 
 _AT_ONCE: Final = 500
 

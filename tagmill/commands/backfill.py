@@ -165,8 +165,8 @@ def resume(name: str, as_json: bool, quiet: bool) -> None:
 def list_(as_json: bool) -> None:
     """List the jobs and how far each is."""
     from producers.backfill.job import names_in
-    from producers.backfill.wording import counted
     from tagging.settings import load
+    from tagging.wording import counted
 
     for name in names_in(load().settings.backfill.jobs_dir):
         with _existing(name) as (_, job):
@@ -217,7 +217,7 @@ def undo(name: str, as_json: bool) -> None:
     account's pace. Exit code 1 when a ticket failed; a second time takes it up again.
     """
     from producers.backfill.undoing import undo as undo_job
-    from producers.backfill.wording import counted
+    from tagging.wording import counted
     from tagmill.ledgers import open_ledgers
 
     with _existing(name) as (loaded, job), job.locked(), open_ledgers(loaded.settings) as ledgers:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from producers.backfill.progress import Figures, Progress
 from producers.backfill.sources.extent import Extent
-from producers.backfill.wording import counted, duration
+from tagging.wording import counted, duration
 from tagmill.watching import line, picture, watching
 
 FIGURES = Figures(
