@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import structlog
 from celery import Celery
 from celery.platforms import EX_FAILURE
-from kombu.transport import TRANSPORT_ALIASES
+from kombu import transport
 
 from tagging.settings import Settings
 from tagging.wiring import WORKER_PATIENCE_S, celery_settings
@@ -33,7 +33,9 @@ def use_our_transports(**_: Any) -> None:
     ``broker_transport`` names ours for the first connection only: where ``broker_url`` holds several hosts, kombu takes
     the transport from the URL of the next one when it changes over, and would fetch with the one that loses messages.
     """
-    TRANSPORT_ALIASES.update(TRANSPORTS)
+    transport.TRANSPORT_ALIASES.update(TRANSPORTS)
+    for scheme in TRANSPORTS:
+        transport._transport_cache.pop(scheme, None)  # whoever connected before has looked up kombu's own
 
 
 def consumer_settings(settings: Settings, *, held_in: str = "unacked") -> dict[str, Any]:

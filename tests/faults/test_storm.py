@@ -94,9 +94,10 @@ def storm(storm: Storm) -> None:
         until = time.monotonic() + STORM_S
         recoveries_s = []
         while time.monotonic() < until:
+            storm.strike()
+            # Behind it: what a dead worker holds is not answered before its time is up, which is no recovery.
             if len(trial.refs) - len(trial.done) < MOST_OPEN:
                 trial.accept(MESSAGES_A_FAULT)
-            storm.strike()
             recoveries_s.append(trial.wait_for_more(timeout_s=HANGS_S))
         storm.calm()
         recoveries_s.append(trial.answers_a_new_one(timeout_s=HANGS_S))

@@ -1,8 +1,7 @@
 """A worker fetches by our transports, whichever of several hosts it is connected to."""
 
 import pytest
-from kombu import Connection
-from kombu.transport import TRANSPORT_ALIASES
+from kombu import Connection, transport
 
 from workers.consuming import TRANSPORTS, use_our_transports
 from workers.rabbitmq import SSLTransport
@@ -18,8 +17,11 @@ URLS = {
 
 @pytest.fixture(autouse=True)
 def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    for scheme, transport in TRANSPORT_ALIASES.items():
-        monkeypatch.setitem(TRANSPORT_ALIASES, scheme, transport)  # so that they are put back
+    # As in a process that has connected somewhere with kombu's own; both are put back.
+    monkeypatch.setattr(transport, "TRANSPORT_ALIASES", {**transport.TRANSPORT_ALIASES})
+    monkeypatch.setattr(transport, "_transport_cache", {})
+    for url, _ in URLS.values():
+        assert Connection(url).transport
     use_our_transports()
 
 
