@@ -25,7 +25,7 @@ _CACHES: Final = {
 _FROM: Final = {
     "same_text": "rows with the text of another",
     "ledger": "answers that stood in the ledger",
-    "caches": "workers' caches",
+    "caches": "workers' caches, and logits in the ledger",
     "computed": "the model",
     "failed": "no answer",
     "open": "not answered yet",
