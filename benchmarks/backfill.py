@@ -172,10 +172,25 @@ def backfill_command(source: Path, labels: str) -> list[str]:
     return ["-m", "tagmill", "backfill", str(source), "-l", labels, "--out", str(out), "--json"]
 
 
-def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan) -> dict[str, Any]:
-    log = folder / "backfill.log"
+class Ran(NamedTuple):
+    """A backfill that was run to its end."""
+
+    report: dict[str, Any]
+    seconds: float
+    cpu_s: float
+    """Of the command alone."""
+    rss_mb: float
+    """At its peak."""
+
+
+def run_backfill(arguments: list[str], environ: Mapping[str, str], log: Path) -> Ran:
+    """Run the command to its end.
+
+    Raises:
+        RuntimeError: It failed; with the end of what it said.
+    """
     began = time.perf_counter()
-    process = start(backfill_command(source, _LABELS), environ, log)
+    process = start(arguments, environ, log)
     try:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -185,14 +200,18 @@ def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan)
     if process.returncode:
         raise RuntimeError(f"the backfill ended with {process.returncode}:\n{log.read_text()[-2000:]}")
     report = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    cpu_s = used.ru_utime + used.ru_stime
+    return Ran(report, took_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def _measure(source: Path, environ: Mapping[str, str], folder: Path, plan: Plan) -> dict[str, Any]:
+    ran = run_backfill(backfill_command(source, _LABELS), environ, folder / "backfill.log")
     return {
         "rows": plan.rows,
-        "questions": report["questions"],
-        "rows_per_s": round(plan.rows / took_s),
-        "seconds": round(took_s, 1),
-        "producer_rss_mb": round(used.ru_maxrss / 1024),
-        "producer_cpu_us_per_row": round(1e6 * cpu_s / plan.rows, 1),
+        "questions": ran.report["questions"],
+        "rows_per_s": round(plan.rows / ran.seconds),
+        "seconds": round(ran.seconds, 1),
+        "producer_rss_mb": round(ran.rss_mb),
+        "producer_cpu_us_per_row": round(1e6 * ran.cpu_s / plan.rows, 1),
         "job_file_mb": round(sum(path.stat().st_size for path in (folder / "jobs").iterdir()) / 1e6),
         "source_mb": round(source.stat().st_size / 1e6),
     }

@@ -14,11 +14,9 @@ is known, then one of the labels has been renamed.
 """
 
 import json
-import os
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import engine as engines
-from benchmarks.backfill import Deployment, backfill_command, served, start
+from benchmarks.backfill import Deployment, backfill_command, run_backfill, served
 from benchmarks.contenders import Contender, Scores, Timing
 from benchmarks.queue import cpu_of_tree_s
 from benchmarks.tickets import tickets
@@ -36,7 +34,6 @@ from benchmarks.workload import Request
 from producers.publisher import Publisher
 from tagging.names import TAG_TICKET
 from tagging.settings import load
-from tagmill.embedded import stop
 
 ROUNDS: Final = 3
 LABELS: Final = ("物流配送", "退款退货", "支付扣款", "账号登录", "发票", "商品质量", "客服态度", "其他")
@@ -207,21 +204,12 @@ def _factors(plan: Plan, race: _Race, ran: Ran, *, of: str) -> dict[str, float]:
 
 
 def _backfill(deployment: Deployment, source: Path, labels: Sequence[str], job: str) -> Ran:
-    log = deployment.folder / f"{job}.log"
     arguments = [*backfill_command(source, ",".join(labels)), "--job", job]
-    before, began = cpu_of_tree_s(deployment.worker), time.perf_counter()
-    process = start(arguments, deployment.environ, log)
-    try:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    finally:
-        stop(process)
-    took_s = time.perf_counter() - began
-    cpu_s = used.ru_utime + used.ru_stime + cpu_of_tree_s(deployment.worker) - before
-    if process.returncode:
-        raise RuntimeError(f"the backfill ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-    report = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    return Ran(cost=Cost(took_s / report["read"], cpu_s / report["read"]), report=report)
+    before_s = cpu_of_tree_s(deployment.worker)
+    done = run_backfill(arguments, deployment.environ, deployment.folder / f"{job}.log")
+    cpu_s = done.cpu_s + cpu_of_tree_s(deployment.worker) - before_s
+    rows = done.report["read"]
+    return Ran(cost=Cost(done.seconds / rows, cpu_s / rows), report=done.report)
 
 
 def _wait_until_loaded(deployment: Deployment) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers import PostgresServer, RabbitServer, RedisServer, launched
 
-pytest_plugins = ["tests.broker.fixtures", "tests.http.fixtures"]
+pytest_plugins = ["tests.broker.fixtures", "tests.faults.fixtures", "tests.http.fixtures"]
 """A plugin and no folder's conftest, because ``tests/guarantees`` needs them as well, and a server is started once."""
 
 

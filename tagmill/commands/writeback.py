@@ -105,10 +105,7 @@ def list_(since: datetime, account: str | None, as_json: bool) -> None:
 
     loaded = load()
     with open_ledgers(loaded.settings) as ledgers:
-        ledger = WriteBackLedger(ledgers.database)
-        found = ledger.since(since, account=account)
-        if not found:
-            _refuse_unknown(account, loaded, ledger)
+        found = _still_ours(WriteBackLedger(ledgers.database), since, account, loaded)
     for own in found:
         click.echo(_shown(own, as_json=as_json))
     click.echo(counted(len(found), "tag"), err=True)
@@ -133,9 +130,7 @@ def undo(since: datetime, account: str | None, as_json: bool, yes: bool) -> None
     loaded = load()
     with open_ledgers(loaded.settings) as ledgers:
         ledger = WriteBackLedger(ledgers.database)
-        found = ledger.since(since, account=account)
-        if not found:
-            _refuse_unknown(account, loaded, ledger)
+        found = _still_ours(ledger, since, account, loaded)
         if not yes:
             for own in found:
                 click.echo(_shown(own, as_json=as_json))
@@ -151,6 +146,14 @@ def undo(since: datetime, account: str | None, as_json: bool, yes: bool) -> None
     taken = counted(sum(len(one.tags) for one in done), "tag")
     click.echo(f"{taken} taken off, {counted(failed, 'ticket')} failed", err=True)
     sys.exit(1 if failed else 0)
+
+
+def _still_ours(ledger: "WriteBackLedger", since: datetime, account: str | None, loaded: Loaded) -> "list[OwnTag]":
+    """The tags of this account, or of all, that were set since then and are ours."""
+    found = ledger.since(since, account=account)
+    if not found:
+        _refuse_unknown(account, loaded, ledger)
+    return found
 
 
 def _refuse_unknown(account: str | None, loaded: Loaded, ledger: "WriteBackLedger") -> None:

@@ -14,7 +14,7 @@ from tests.children import need
 from tests.faults.desk import Desk
 from tests.faults.proxy import Proxy
 from tests.faults.trial import site_on
-from tests.servers import PostgresServer, RabbitServer, RedisServer, launched, server_folder, wait_until
+from tests.servers import PostgresServer, RabbitServer, RedisServer, server_folder, wait_until
 
 
 @pytest.fixture
@@ -31,24 +31,9 @@ def stores(redis_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def queues() -> Iterator[RedisServer]:
-    """A Redis of its own for the queues, which the test may break."""
-    with launched(RedisServer) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(queues: RedisServer) -> Iterator[Proxy]:
-    """The network before that Redis."""
-    with Proxy(queues.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def site(folder: Path, queues: RedisServer, stores: RedisServer) -> Iterator[Site]:
-    """A site on that Redis."""
-    with closing(site_on(folder, queues=queues, stores=stores)) as site:
-        yield site
+def site(breakable_site: Site) -> Site:
+    """The site of these tests, unless they name another."""
+    return breakable_site
 
 
 @pytest.fixture

@@ -6,40 +6,23 @@ each control run shows. Other faults: ``tests/faults``.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy, carries_a_message
-from tests.faults.trial import SEED, Trial, site_on, times
+from tests.faults.trial import SEED, Trial, times
 from tests.processes import Worker
-from tests.servers import RedisServer, launched, server_folder
 
 Starts = Callable[[str], Worker]
 """Makes a worker that reaches the broker through this URL."""
 
 
 @pytest.fixture
-def queues() -> Iterator[RedisServer]:
-    """The Redis of the queues, whose connections a test breaks."""
-    with launched(RedisServer) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(queues: RedisServer) -> Iterator[Proxy]:
-    """The network before it."""
-    with Proxy(queues.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def site(queues: RedisServer, redis_server: RedisServer) -> Iterator[Site]:
-    """A site on it, whose results and cache are elsewhere."""
-    with server_folder("faults") as folder, closing(site_on(folder, queues=queues, stores=redis_server)) as site:
-        yield site
+def site(breakable_site: Site) -> Site:
+    """Its queues are on a Redis that the test may break."""
+    return breakable_site
 
 
 def test_a_worker_killed_with_an_answer_under_way_loses_nothing(site: Site, proxy: Proxy) -> None:
