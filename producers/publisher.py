@@ -14,7 +14,8 @@ from producers.app import make_app
 from tagging.errors import BrokerUnreachable
 from tagging.names import QUEUE_OF_TASK, SENT_AT_HEADER
 from tagging.redaction import redacted
-from tagging.settings import Settings, mask_url
+from tagging.settings import Settings
+from tagging.urls import mask_url
 from tagging.wording import counted
 
 _POLL_S: Final = 0.05

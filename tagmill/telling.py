@@ -9,7 +9,8 @@ from kombu.exceptions import OperationalError
 from producers.app import make_app
 from tagging.errors import BrokerUnreachable
 from tagging.names import FORGET, TAGGING_QUEUES
-from tagging.settings import Settings, mask_url
+from tagging.settings import Settings
+from tagging.urls import mask_url
 
 _ANSWER_S: Final = 2.0
 """A worker answers from its loop, which is free while a model runs."""

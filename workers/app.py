@@ -14,7 +14,8 @@ from tagging import logs
 from tagging.labels import LabelBook
 from tagging.messages import Decoder
 from tagging.names import EXCHANGE, QUEUE_DEAD, TAG_COMMENT, TAG_MANY, TAG_TICKET, TAGGING_QUEUES
-from tagging.settings import REDIS_SCHEMES, Loaded, Settings, load
+from tagging.settings import Loaded, Settings, load
+from tagging.urls import REDIS_SCHEMES
 from tagging.wiring import dead_queue_arguments, exchange_type, queue_arguments
 from workers.consuming import consumer_settings, open_meter, run_worker, use_our_transports
 from workers.exits import Exit

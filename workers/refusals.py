@@ -26,7 +26,8 @@ from redis.sentinel import Sentinel
 
 from tagging.errors import BrokerRefused, BrokerUnreachable
 from tagging.names import TAGGING_QUEUES
-from tagging.settings import Settings, Unsafe, mask_url
+from tagging.settings import Settings, Unsafe
+from tagging.urls import mask_url
 from tagging.wiring import tls_options
 
 log = structlog.get_logger()

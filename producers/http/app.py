@@ -40,7 +40,8 @@ from tagging import __version__
 from tagging.errors import StoreUnavailable
 from tagging.labels import LabelBook
 from tagging.messages import Decoder
-from tagging.settings import REDIS_SCHEMES, Loaded, Settings
+from tagging.settings import Loaded, Settings
+from tagging.urls import REDIS_SCHEMES
 
 log = structlog.get_logger()
 

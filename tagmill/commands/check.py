@@ -10,7 +10,8 @@ from typing import Any, Final
 import click
 
 from tagging.errors import SettingsError, TagmillError
-from tagging.settings import Loaded, load, mask_url
+from tagging.settings import Loaded, load
+from tagging.urls import mask_url
 
 _ANSWER_S: Final = 5.0
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from tagging.settings import Loaded, load, mask_url
+from tagging.settings import Loaded, load
+from tagging.urls import mask_url
 from tagmill.embedded import end_on_signals, redis_server, stop
 from tagmill.workers import relay_process, worker_process
 

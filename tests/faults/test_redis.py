@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tagging.settings import LOOP_WAITS_S
+from tagging.disagreements import LOOP_WAITS_S
 from tests.broker.sites import Site
 from tests.faults.proxy import Proxy
 from tests.faults.trial import SEED, Trial, seconds, times

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tagging.errors import SettingsError
-from tagging.settings import Loaded, load, mask_url, masked
+from tagging.settings import Loaded, load, masked
+from tagging.urls import mask_url
 
 
 def loaded(folder: Path, toml: str = "", **environ: str) -> Loaded:
