@@ -135,7 +135,7 @@ def make_app(loaded: Loaded | None = None) -> WorkerApp:
     app = WorkerApp(loaded)
     app.conf.update(celery_config(loaded.settings))
     signals.celeryd_init.connect(_refuse_other_pools, weak=False)
-    signals.celeryd_init.connect(use_our_transports, weak=False)
+    signals.celeryd_init.connect(_know_our_transports, weak=False)
     signals.worker_ready.connect(_say_consuming, weak=False)
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     retries = loaded.settings.retries
@@ -243,6 +243,11 @@ def _refuse_other_pools(instance: Any, options: Mapping[str, Any], **_: Any) -> 
     named = getattr(pool, "__module__", pool)
     log.error("worker.refused", pool=named, concurrency=concurrency, autoscale=options.get("autoscale"), hint=POOL_HINT)
     raise SystemExit(Exit.WRONG_USAGE)
+
+
+def _know_our_transports(instance: Any, **_: Any) -> None:
+    if isinstance(instance.app, WorkerApp):  # as above: another app's worker keeps its own
+        use_our_transports()
 
 
 def _say_consuming(sender: Any, **_: Any) -> None:

@@ -27,8 +27,8 @@ TRANSPORTS: Final = {
 """By the URL's scheme, as Celery looks them up; another is left to Celery."""
 
 
-def use_our_transports(**_: Any) -> None:
-    """As a worker begins: from now on kombu knows our transports by the URLs' schemes, in all of this process.
+def use_our_transports() -> None:
+    """From now on kombu knows our transports by the URLs' schemes, in all of this process.
 
     ``broker_transport`` names ours for the first connection only: where ``broker_url`` holds several hosts, kombu takes
     the transport from the URL of the next one when it changes over, and would fetch with the one that loses messages.

@@ -127,10 +127,15 @@ def make_app(loaded: Loaded | None = None, *, connect: Connect | None = None) ->
     app = WriteBackApp(loaded, connect=connect)
     app.conf.update(celery_config(loaded.settings))
     app.register_task(WriteBackTask())
-    signals.celeryd_init.connect(use_our_transports, weak=False)
+    signals.celeryd_init.connect(_know_our_transports, weak=False)
     signals.worker_ready.connect(end_outside_signal_handlers, weak=False)
     signals.worker_shutting_down.connect(lambda **_: app.stopping.set(), weak=False)
     return app
+
+
+def _know_our_transports(instance: Any, **_: Any) -> None:
+    if isinstance(instance.app, WriteBackApp):  # not another app's worker, in whose process we happen to be imported
+        use_our_transports()
 
 
 def celery_config(settings: Settings) -> Mapping[str, Any]:
